@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error this package raises on purpose: who is to blame, and what to do next.
+
+The class says who: you (:class:`UsageError`, :class:`PlanError`), the evidence
+(:class:`VerificationError`), a peer (:class:`ProtocolError` and below), nobody
+(:class:`BudgetExceeded`) or the machinery (:class:`EngineError`).  ``exit_code`` is
+what the command line leaves with.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BudgetExceeded",
+    "EngineError",
+    "FaultyAggregator",
+    "FaultyClient",
+    "FaultyClientOrAggregator",
+    "PlanError",
+    "ProtocolError",
+    "SecureFLError",
+    "StateReused",
+    "TooFewClients",
+    "UsageError",
+    "VerificationError",
+]
+
+
+class SecureFLError(Exception):
+    """Base of the tree.  ``hint`` is one sentence on what to do, or empty."""
+
+    exit_code = 70
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class UsageError(SecureFLError):
+    """You called us wrongly; no peer is to blame."""
+
+    exit_code = 2
+
+
+class StateReused(UsageError):
+    """A protocol state was used twice: a second answer under one secret opens it."""
+
+
+class PlanError(SecureFLError):
+    """The plan is wrong: ``key`` is the dotted path of the entry, or empty."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, key: str = "", hint: str = "") -> None:
+        super().__init__(f"{key}: {message}" if key else message, hint=hint)
+        self.key = key
+
+
+class VerificationError(SecureFLError):
+    """The evidence does not hold.  ``file`` names the file it was found in."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, file: str = "", hint: str = "") -> None:
+        super().__init__(f"{file}: {message}" if file else message, hint=hint)
+        self.file = file
+
+
+class ProtocolError(SecureFLError):
+    """A received message cannot be honest."""
+
+    exit_code = 3
+
+
+class FaultyClient(ProtocolError):
+    """The message is provably this client's, and wrong."""
+
+    def __init__(self, client: str, message: str, *, hint: str = "") -> None:
+        super().__init__(f"{client}: {message}", hint=hint)
+        self.client = client
+
+
+class FaultyAggregator(ProtocolError):
+    """Only the aggregator can have caused this."""
+
+
+class FaultyClientOrAggregator(FaultyClient):
+    """Not proof: the aggregator may have framed ``client``."""
+
+
+class TooFewClients(ProtocolError):
+    """Fewer clients are left than the plan needs; nothing was opened."""
+
+    def __init__(self, alive: int, needed: int, *, hint: str = "") -> None:
+        super().__init__(f"{alive} clients are left, {needed} are needed", hint=hint)
+        self.alive = alive
+        self.needed = needed
+
+
+class BudgetExceeded(SecureFLError):
+    """The next release would overspend the data set's budget; nothing was drawn."""
+
+    exit_code = 4
+
+    def __init__(
+        self,
+        client: str,
+        *,
+        spent: float,
+        projected: float,
+        limit: float,
+        delta: float,
+        hint: str = "",
+    ) -> None:
+        super().__init__(
+            f"{client}: the next release would bring epsilon from {spent:.4g} to "
+            f"{projected:.4g}, above the limit of {limit:.4g} at delta {delta:.1e}",
+            hint=hint,
+        )
+        self.client = client
+        self.spent = spent
+        self.projected = projected
+        self.limit = limit
+        self.delta = delta
+
+
+class EngineError(SecureFLError):
+    """Something outside the protocol failed (disk, network, a trainer's own bug)."""
+
+    exit_code = 5

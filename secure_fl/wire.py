@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one encoding: what is sent is what is hashed is what is signed.
+
+Deterministic CBOR (RFC 8949, section 4.2.1) restricted to integers, byte strings,
+text, arrays, and maps with integer keys 0 to 23.  No floats, tags, booleans, nulls,
+indefinite lengths or duplicate keys.  A decoder re-encodes and compares, so that
+every value has exactly one byte form (protocols/masking/SPEC.md, section 2).
+
+Every hash, key derivation and signature starts with a label that holds the name and
+version of its specification, and takes its parts as one CBOR array: no two lists of
+parts can collide, and no hash of one protocol can stand in another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import cbor2
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
+
+from .errors import ProtocolError
+
+__all__ = [
+    "HASH_BYTES",
+    "SIGNATURE_BYTES",
+    "Fields",
+    "Value",
+    "decode",
+    "digest",
+    "encode",
+    "merkle_path",
+    "merkle_root",
+    "sign",
+    "verify",
+    "verify_merkle_path",
+]
+
+type_error = "only int, bytes, str, list and maps with keys 0 to 23 are encoded"
+
+Value = int | bytes | str | Sequence["Value"] | Mapping[int, "Value"]
+
+HASH_BYTES: Final = 32
+SIGNATURE_BYTES: Final = 64
+MAX_DEPTH: Final = 8
+
+
+def _check(value: object, depth: int = 0) -> None:
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH}")
+    # bool is an int in Python, but a different type on the wire.
+    if type(value) is int:
+        if not -(2**63) <= value < 2**64:
+            raise ValueError("integer beyond 64 bits")
+    elif isinstance(value, bytes | str):
+        pass
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check(item, depth + 1)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if type(key) is not int or not 0 <= key <= 23:
+                raise ValueError("map key is not an integer from 0 to 23")
+            _check(item, depth + 1)
+    else:
+        raise ValueError(type_error)
+
+
+def encode(value: Value) -> bytes:
+    """The one byte form of ``value``.  Raises ValueError for what has none."""
+    _check(value)
+    return cbor2.dumps(value, canonical=True)
+
+
+def decode(data: bytes) -> Value:
+    """Parse bytes from a peer or a file.
+
+    Guarantees: ``encode(decode(data)) == data``, so nothing is left over and nothing
+    has a second form.  Raises ProtocolError for anything else, and nothing but it.
+    """
+    try:
+        value: Value = cbor2.loads(data)
+        _check(value)
+        again = cbor2.dumps(value, canonical=True)
+    except Exception as error:  # foreign parser: whatever it raises is a bad message
+        raise ProtocolError(f"not a message: {type(error).__name__}") from None
+    if again != bytes(data):
+        raise ProtocolError("not a message: not in its deterministic form")
+    return value
+
+
+class Fields:
+    """A map from the wire, taken apart field by field; what is left over is refused.
+
+    >>> fields = Fields(decode(encode({0: 7, 1: b"ab"})))
+    >>> fields.integer(0), fields.bytes_(1, size=2)
+    (7, b'ab')
+    >>> fields.end()
+    """
+
+    def __init__(self, value: Value) -> None:
+        if not isinstance(value, dict):
+            raise ProtocolError("not a message: a map was expected")
+        self._left: dict[int, Value] = dict(value)
+
+    def has(self, key: int) -> bool:
+        return key in self._left
+
+    def _take(self, key: int, kind: type) -> Value:
+        value = self.value(key)
+        if type(value) is not kind:
+            raise ProtocolError(f"field {key} has the wrong type")
+        return value
+
+    def value(self, key: int) -> Value:
+        """Anything: for a part that another parser takes apart."""
+        if key not in self._left:
+            raise ProtocolError(f"field {key} is missing")
+        return self._left.pop(key)
+
+    def integer(self, key: int, *, low: int = 0, high: int = 2**63 - 1) -> int:
+        value = self._take(key, int)
+        assert isinstance(value, int)
+        if not low <= value <= high:
+            raise ProtocolError(f"field {key} is out of range")
+        return value
+
+    def bytes_(self, key: int, *, size: int | None = None) -> bytes:
+        value = self._take(key, bytes)
+        assert isinstance(value, bytes)
+        if size is not None and len(value) != size:
+            raise ProtocolError(f"field {key} does not have {size} bytes")
+        return value
+
+    def text(self, key: int, *, max_size: int = 1000) -> str:
+        value = self._take(key, str)
+        assert isinstance(value, str)
+        if len(value) > max_size:
+            raise ProtocolError(f"field {key} is longer than {max_size}")
+        return value
+
+    def array(self, key: int) -> list[Value]:
+        value = self._take(key, list)
+        assert isinstance(value, list)
+        return value
+
+    def fields(self, key: int) -> Fields:
+        value = self._take(key, dict)
+        return Fields(value)
+
+    def integers(self, key: int, *, high: int = 2**63 - 1) -> tuple[int, ...]:
+        """An array of strictly ascending integers: a set in its one order."""
+        out: list[int] = []
+        for item in self.array(key):
+            if type(item) is not int or not 0 <= item <= high:
+                raise ProtocolError(f"field {key} holds something else than integers")
+            if out and item <= out[-1]:
+                raise ProtocolError(f"field {key} is not strictly ascending")
+            out.append(item)
+        return tuple(out)
+
+    def end(self) -> None:
+        """Refuse fields that this version does not know."""
+        if self._left:
+            raise ProtocolError(f"unknown field {min(self._left)}")
+
+
+def digest(label: str, *parts: Value) -> bytes:
+    """SHA-256 over the CBOR array ``[label, *parts]``: 32 bytes."""
+    return hashlib.sha256(encode([label, *parts])).digest()
+
+
+def sign(key: Ed25519PrivateKey, label: str, *parts: Value) -> bytes:
+    """Ed25519 over the CBOR array ``[label, *parts]``: 64 bytes."""
+    return key.sign(encode([label, *parts]))
+
+
+def verify(public_key: bytes, signature: bytes, label: str, *parts: Value) -> bool:
+    """Whether ``signature`` is ``public_key``'s over ``[label, *parts]``.
+
+    The one predicate in this package that answers instead of raising: only its caller
+    knows whom a bad signature blames.
+    """
+    try:
+        key = Ed25519PublicKey.from_public_bytes(public_key)
+        key.verify(signature, encode([label, *parts]))
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+# -- hash tree: RFC 9162's shape (a promoted odd node is not hashed with itself) -----
+
+
+def _parent(label: str, left: bytes, right: bytes) -> bytes:
+    return digest(label + " node", left, right)
+
+
+def _levels(label: str, leaves: Sequence[bytes]) -> list[list[bytes]]:
+    if not leaves:
+        raise ValueError("a hash tree has at least one leaf")
+    levels = [[digest(label + " leaf", leaf) for leaf in leaves]]
+    while len(levels[-1]) > 1:
+        row = levels[-1]
+        above = [_parent(label, row[i], row[i + 1]) for i in range(0, len(row) - 1, 2)]
+        if len(row) % 2:
+            above.append(row[-1])
+        levels.append(above)
+    return levels
+
+
+def merkle_root(label: str, leaves: Iterable[bytes]) -> bytes:
+    """Root over the leaves in order.  The number of leaves is bound by the caller."""
+    return _levels(label, list(leaves))[-1][0]
+
+
+def merkle_path(label: str, leaves: Sequence[bytes], index: int) -> list[bytes]:
+    """What a verifier of leaf ``index`` needs beside the leaf and the root."""
+    path = []
+    for row in _levels(label, leaves)[:-1]:
+        if index ^ 1 < len(row):
+            path.append(row[index ^ 1])
+        index //= 2
+    return path
+
+
+def verify_merkle_path(
+    label: str,
+    leaf: bytes,
+    *,
+    index: int,
+    count: int,
+    path: Sequence[bytes],
+    root: bytes,
+) -> bool:
+    """Whether ``leaf`` stands at ``index`` of ``count`` leaves under ``root``."""
+    if not 0 <= index < count:
+        return False
+    node = digest(label + " leaf", leaf)
+    left = list(path)
+    while count > 1:
+        if index ^ 1 < count:
+            if not left:
+                return False
+            sibling = left.pop(0)
+            pair = (sibling, node) if index & 1 else (node, sibling)
+            node = _parent(label, *pair)
+        index //= 2
+        count = (count + 1) // 2
+    return not left and node == root

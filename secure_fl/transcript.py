@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The log of a run: hash-chained, signed by the aggregator, countersigned by members.
+
+The aggregator appends; whoever holds the bytes can check them offline.  An entry is a
+CBOR map ``{0: sequence, 1: hash before it, 2: kind, 3: body}``; its hash covers these
+bytes, so nothing is dropped, reordered or changed without breaking the chain, and
+nothing is cut off the end without losing a signature over the head.
+
+Kinds and bodies stand in :data:`BODIES`.  Messages of a round are kept whole, except
+the chunks of vectors (their signed root stands for them) and the shares revealed in
+step 5 (kept as a hash: they are secrets of a round, even if it is over).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, final
+
+from . import wire
+from .errors import FaultyAggregator, ProtocolError, VerificationError
+from .identity import Identity
+
+__all__ = ["BODIES", "SPEC", "Entry", "Transcript", "check_extension", "countersign"]
+
+SPEC: Final = "secure-fl/transcript/1"
+
+Kind = Literal[
+    "start", "endorsement", "message", "failure", "round", "artefacts", "signature"
+]
+
+# field: (what it is, its type).  Names of members and hashes, never a private value.
+BODIES: Final[Mapping[str, Mapping[int, tuple[str, type]]]] = {
+    "start": {
+        0: ("plan hash", bytes),
+        1: ("run id", bytes),
+        2: ("aggregator's public key", bytes),
+        3: ("tool and version", str),
+        4: ("1 for a simulation", int),
+        5: ("1 where randomness was seeded: INSECURE", int),
+        6: ("hash of the model at the start", bytes),
+    },
+    "endorsement": {0: ("member", str), 1: ("signature over the plan", bytes)},
+    "message": {
+        0: ("round", int),
+        1: ("attempt", int),
+        2: ("sender: a member, or empty for the aggregator", str),
+        3: ("receiver: a member, or empty for all or the aggregator", str),
+        4: ("the message, or its SHA-256 where it is withheld", bytes),
+        5: ("1 where it is withheld", int),
+    },
+    "failure": {
+        0: ("round", int),
+        1: ("attempt", int),
+        2: ("reason", str),
+        3: ("culprit, or empty", str),
+    },
+    "round": {
+        0: ("round", int),
+        1: ("attempt", int),
+        2: ("context", bytes),
+        3: ("survivors, in roster order", list),
+        4: ("sum of their weights", int),
+        5: ("hash of the opened words", bytes),
+        6: ("coordinates clipped, over all survivors", int),
+        7: ("hash of the model before", bytes),
+        8: ("hash of the model after", bytes),
+    },
+    "artefacts": {0: ("rows of file name and SHA-256, by name", list)},
+    "signature": {
+        0: ("signer: a member, or empty for the aggregator", str),
+        1: ("sequence of the entry signed", int),
+        2: ("signature over its hash", bytes),
+    },
+}
+
+_SIGN: Final = f"{SPEC} head"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry: its place, kind, body, exact bytes and hash."""
+
+    sequence: int
+    kind: str
+    body: Mapping[int, wire.Value]
+    data: bytes
+    before: bytes
+    hash: bytes
+
+    def integer(self, key: int) -> int:
+        value = self.body[key]
+        assert isinstance(value, int)
+        return value
+
+    def text(self, key: int) -> str:
+        value = self.body[key]
+        assert isinstance(value, str)
+        return value
+
+    def bytes_(self, key: int) -> bytes:
+        value = self.body[key]
+        assert isinstance(value, bytes)
+        return value
+
+    def rows(self, key: int) -> list[wire.Value]:
+        value = self.body[key]
+        assert isinstance(value, list)
+        return value
+
+
+def genesis(run_id: bytes) -> bytes:
+    """What stands before the first entry."""
+    return wire.digest(f"{SPEC} genesis", run_id)
+
+
+def _parse(data: bytes, *, sequence: int, before: bytes) -> Entry:
+    fields = wire.Fields(wire.decode(data))
+    if fields.integer(0) != sequence:
+        raise ProtocolError(f"entry {sequence} is missing or out of order")
+    if fields.bytes_(1, size=wire.HASH_BYTES) != before:
+        raise ProtocolError(f"entry {sequence} does not follow the one before it")
+    kind = fields.text(2)
+    if kind not in BODIES:
+        raise ProtocolError(f"entry {sequence} is of an unknown kind")
+    body = fields.fields(3)
+    fields.end()
+    values: dict[int, wire.Value] = {}
+    for key, (_, wanted) in BODIES[kind].items():
+        if wanted is int:
+            values[key] = body.integer(key)
+        elif wanted is bytes:
+            values[key] = body.bytes_(key)
+        elif wanted is str:
+            values[key] = body.text(key)
+        else:
+            values[key] = body.array(key)
+    body.end()
+    return Entry(sequence, kind, values, data, before, _hash(data))
+
+
+def _hash(data: bytes) -> bytes:
+    return wire.digest(f"{SPEC} entry", data)
+
+
+@final
+class Transcript:
+    """Entries in order.  Append-only; made by :meth:`begin` or :meth:`from_bytes`."""
+
+    def __init__(self, run_id: bytes) -> None:
+        self.run_id = run_id
+        self.entries: list[Entry] = []
+
+    @property
+    def head(self) -> bytes:
+        """Hash of the last entry."""
+        return self.entries[-1].hash if self.entries else genesis(self.run_id)
+
+    def append(self, kind: Kind, body: Mapping[int, wire.Value]) -> Entry:
+        """Add one entry; its body has exactly the fields of :data:`BODIES`."""
+        assert set(body) == set(BODIES[kind])
+        sequence = len(self.entries)
+        data = wire.encode({0: sequence, 1: self.head, 2: kind, 3: dict(body)})
+        entry = _parse(data, sequence=sequence, before=self.head)
+        self.entries.append(entry)
+        return entry
+
+    def sign(self, aggregator: Identity) -> Entry:
+        """The aggregator's signature over the head."""
+        return self._signed("", countersign(aggregator, self.head))
+
+    def add_signature(self, member: str, entry: Entry, signature: bytes) -> Entry:
+        """A member's countersignature over ``entry``."""
+        return self._signed(member, signature, entry)
+
+    def _signed(
+        self, signer: str, signature: bytes, entry: Entry | None = None
+    ) -> Entry:
+        signed = entry or self.entries[-1]
+        return self.append("signature", {0: signer, 1: signed.sequence, 2: signature})
+
+    def of_kind(self, kind: Kind) -> list[Entry]:
+        return [e for e in self.entries if e.kind == kind]
+
+    def to_bytes(self) -> bytes:
+        """Deterministic CBOR ``[specification, run id, [entries as byte strings]]``."""
+        return wire.encode([SPEC, self.run_id, [e.data for e in self.entries]])
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Transcript:
+        """Parse and check the chain.  Raises VerificationError, nothing else."""
+        try:
+            value = wire.decode(data)
+            match value:
+                case [str(spec), bytes(run_id), list(items)] if spec == SPEC:
+                    pass
+                case _:
+                    raise ProtocolError(f"not a transcript of {SPEC}")
+            out = cls(run_id)
+            for sequence, item in enumerate(items):
+                if not isinstance(item, bytes):
+                    raise ProtocolError(f"entry {sequence} is not a byte string")
+                out.entries.append(_parse(item, sequence=sequence, before=out.head))
+        except ProtocolError as error:
+            raise VerificationError(str(error)) from None
+        return out
+
+
+def countersign(identity: Identity, head: bytes) -> bytes:
+    """A signature over the hash of an entry, and so over everything before it."""
+    return identity.sign(_SIGN, head)
+
+
+def check_signature(public_key: bytes, head: bytes, signature: bytes) -> bool:
+    """Whether ``signature`` is ``public_key``'s over the entry with hash ``head``."""
+    return wire.verify(public_key, signature, _SIGN, head)
+
+
+def check_extension(
+    entries: Iterable[Entry], *, head: bytes, member: str, sent: Iterable[bytes]
+) -> bytes:
+    """What a member checks before it countersigns: returns the new head.
+
+    The entries continue the chain it signed last, and its own messages since then are
+    all there and nothing else stands in its name.  Raises FaultyAggregator.
+    """
+    logged = []
+    for entry in entries:
+        if entry.before != head or _hash(entry.data) != entry.hash:
+            raise FaultyAggregator("the log does not continue the one we signed")
+        head = entry.hash
+        if entry.kind == "message" and entry.text(2) == member:
+            logged.append(entry.bytes_(4))
+    if logged != list(sent):
+        raise FaultyAggregator("the log does not hold our messages as we sent them")
+    return head

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What only a simulation may compute beside a run; no claim covers any of it."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+from ..errors import UsageError
+from ..model import GlobalModel
+from ..plan import Plan
+from ..privacy import Ledger, Reservation, Unprotected
+from ..randomness import SystemRandom
+from .embedded import Trainer
+
+__all__ = ["train_alone"]
+
+
+def train_alone(
+    plan: Plan, client: str, trainer: Trainer, start: GlobalModel
+) -> GlobalModel:
+    """One member without the others: the same rounds, noise and epsilon.
+
+    Guarantees nothing about its own release beyond what the plan says for one member;
+    its ledger is thrown away, so the result must not leave the simulation.
+    """
+    from ..training import ClientRound
+
+    random = SystemRandom()
+    run_id = random.bytes(16)
+    model = start
+    with tempfile.TemporaryDirectory(prefix="secure-fl-alone-") as folder:
+        ledger = Ledger(Path(folder) / "ledger.sqlite", client=client)
+        for index in range(plan.rounds.count):
+
+            def reserve(index: int = index) -> Reservation:
+                return ledger.reserve(
+                    plan.lineage,
+                    run_id=run_id,
+                    round_index=index,
+                    attempt=0,
+                    event=plan.release,
+                    delta=plan.privacy.delta,
+                    limit=plan.privacy.epsilon,
+                    now=int(time.time()),
+                )
+
+            update = trainer(
+                ClientRound(
+                    client=client,
+                    round=index,
+                    plan=plan,
+                    model=model,
+                    reserve=reserve,
+                    random=random,
+                )
+            )
+            if isinstance(update, Unprotected):
+                raise UsageError("a member alone is compared at the same epsilon")
+            model = model.add(update.vector)
+        ledger.close()
+    return model

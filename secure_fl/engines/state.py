@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a run on this machine keeps what it needs to go on after a crash.
+
+Secrets never lie in the run's own folder: throw-away keys and homes are in a state
+folder per run, mode 0700, removed when the run is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, final
+
+from .. import wire
+from ..errors import EngineError, ProtocolError, UsageError
+from ..model import GlobalModel
+from ..transcript import Transcript
+
+__all__ = ["Checkpoint", "RunState", "write_durably"]
+
+_VERSION: Final = "secure-fl/checkpoint/1"
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """All of the file or none of it: written beside, fsynced, renamed.
+
+    Raises EngineError where the disk does not take it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+            raise
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise EngineError(
+            f"cannot write {path}: {error.strerror}",
+            hint="make room or choose another folder, then continue with --resume",
+        ) from None
+
+
+@final
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run between two attempts: what a killed one continues from."""
+
+    round_index: int
+    attempt: int  # the last one that may have been opened; -1 for none
+    model: GlobalModel
+    transcript: Transcript
+    history: list[dict[str, Any]]
+
+    def to_bytes(self) -> bytes:
+        return wire.encode(
+            [
+                _VERSION,
+                self.round_index,
+                self.attempt + 1,
+                self.model.to_bytes(),
+                self.transcript.to_bytes(),
+                json.dumps(self.history),
+            ]
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Checkpoint:
+        try:
+            value = wire.decode(data)
+        except ProtocolError:
+            value = []
+        match value:
+            case [str(v), int(r), int(a), bytes(m), bytes(t), str(h)] if v == _VERSION:
+                return cls(
+                    r,
+                    a - 1,
+                    GlobalModel.from_bytes(m),
+                    Transcript.from_bytes(t),
+                    json.loads(h),
+                )
+            case _:
+                raise EngineError("the checkpoint of the run does not parse")
+
+
+def _default_root() -> Path:
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(base) / "secure-fl"
+
+
+@final
+class RunState:
+    """The state folder of one run: checkpoint, keys, and the clients' homes."""
+
+    def __init__(self, folder: Path, clients: Path, keys: Path) -> None:
+        self.folder = folder
+        self._clients = clients
+        self.keys = keys
+
+    @classmethod
+    def at(cls, run_id: bytes, home: Path | None) -> RunState:
+        """Under ``home`` where one is given, else a throw-away place of this user."""
+        if home is None:
+            folder = _default_root() / "runs" / run_id.hex()
+            return cls(folder, folder / "clients", folder / "keys")
+        folder = home / "runs" / run_id.hex()
+        return cls(folder, home / "clients", folder / "keys")
+
+    @classmethod
+    @contextlib.contextmanager
+    def temporary(cls) -> Iterator[RunState]:
+        """For a run that leaves nothing: gone with the ``with`` block."""
+        with tempfile.TemporaryDirectory(prefix="secure-fl-") as name:
+            folder = Path(name)
+            yield cls(folder, folder / "clients", folder / "keys")
+
+    def create(self) -> None:
+        try:
+            for folder in (self.folder, self._clients, self.keys):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise UsageError(
+                f"cannot create {error.filename}: {error.strerror}"
+            ) from None
+
+    def client_home(self, name: str) -> Path:
+        """Ledger and keystore of one client; as if it were its own machine."""
+        home = self._clients / name
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return home
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """One process at a time drives a run."""
+        with open(self.folder / "lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UsageError(
+                    "another process is running this very run",
+                    hint="wait for it to end",
+                ) from None
+            yield
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        write_durably(self.folder / "checkpoint.cbor", checkpoint.to_bytes())
+
+    def load(self) -> Checkpoint:
+        """Raises UsageError where this machine holds no such run."""
+        try:
+            data = (self.folder / "checkpoint.cbor").read_bytes()
+        except OSError:
+            raise UsageError(
+                "there is no unfinished run to continue here",
+                hint="run it with the same --home, user and machine as before",
+            ) from None
+        return Checkpoint.from_bytes(data)
+
+    def remove(self) -> None:
+        """The run is complete: its throw-away keys and homes go."""
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``secure-fl plan``: write, check and endorse a plan."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import UsageError
+from ..fixedpoint import packed_size
+from ..identity import Identity
+from ..plan import Plan, endorse, load_plan
+from .keys import passphrase_option
+
+__all__ = ["group"]
+
+
+@click.group("plan")
+def group() -> None:
+    """Write, check and endorse a plan."""
+
+
+@group.command("new")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A file instead of stdout; never overwritten.",
+)
+def new(output: Path | None) -> None:
+    """Write a commented plan to start from."""
+    text = resources.files(__package__).joinpath("plan_template.toml").read_text()
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        with output.open("x") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UsageError(f"{output} exists", hint="choose another file") from None
+
+
+@group.command("check")
+@click.argument("file", metavar="PLAN", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check(file: Path, as_json: bool) -> None:
+    """Check PLAN and print what follows from it."""
+    plan = load_plan(file)
+    facts = describe(plan)
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    width = max(map(len, facts))
+    for key, value in facts.items():
+        click.echo(f"{key.replace('_', ' '):{width}}  {value}")
+
+
+def describe(plan: Plan) -> dict[str, Any]:
+    """What members compare before they sign: hash, safety numbers, costs."""
+    privacy, parties = plan.privacy, plan.parties
+    size = _model_size(plan)
+    facts: dict[str, Any] = {
+        "name": plan.name,
+        "plan_hash": plan.hash.hex(),
+        "members": len(plan.names),
+        "threshold": plan.threshold,
+        "min_clients": plan.min_clients,
+        "max_colluding": parties.max_colluding,
+        "dropouts_allowed": len(plan.names) - max(plan.threshold, plan.min_clients),
+        "protection": plan.protection.kind,
+        "word_bits": plan.encoding.word_bits,
+        "step": plan.encoding.step,
+        "rounds": plan.rounds.count,
+        "spare_releases": plan.rounds.spare,
+        "noise_multiplier": plan.noise_multiplier,
+        "epsilon_limit": privacy.epsilon,
+        "epsilon_projected": round(plan.projected_epsilon(), 4),
+        "delta": privacy.delta,
+        "claim": f"{privacy.unit}, {privacy.adjacency}, {privacy.mode}",
+    }
+    if size is not None:
+        facts["model_values"] = size
+        facts["bytes_per_client_and_round"] = packed_size(
+            size + 1, plan.encoding.word_bits
+        )
+    return facts
+
+
+def _model_size(plan: Plan) -> int | None:
+    """Number of values of an ``mlp`` plan's model, without building it."""
+    if plan.data is None or plan.model.kind != "mlp":
+        return None
+    inputs = sum(
+        len(c.values) if c.values is not None else 1 for c in plan.data.columns.values()
+    )
+    sizes = [inputs, *plan.model.hidden, len(plan.data.classes)]
+    return sum((a + 1) * b for a, b in itertools.pairwise(sizes))
+
+
+@group.command("sign")
+@click.argument("file", metavar="PLAN", type=click.Path(path_type=Path))
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Your private key, made with `secure-fl keys new`.",
+)
+@passphrase_option
+def sign(file: Path, key: Path, passphrase: str | None) -> None:
+    """Endorse PLAN: print your name and your signature over its hash."""
+    plan = load_plan(file)
+    secret = passphrase.encode() if passphrase else None
+    public = Identity.load(key, passphrase=secret).public_key
+    for member in plan.roster.members:
+        if member.public_key == public:
+            identity = Identity.load(key, name=member.name, passphrase=secret)
+            click.echo(f"{member.name} {endorse(plan, identity).hex()}")
+            return
+    raise UsageError(
+        f"the key in {key} is no member's of this plan",
+        hint="paste its public line (`secure-fl keys show`) into the plan first",
+    )

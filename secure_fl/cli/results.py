@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``secure-fl report`` and ``verify``: what a finished run says, and its proof."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import UsageError, VerificationError
+from ..report import Verified, render_html, render_text, verify_run
+
+__all__ = ["report", "verify"]
+
+
+@click.command("report")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "html", "json"]),
+    default="text",
+    show_default=True,
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A file instead of stdout; never overwritten.",
+)
+def report(folder: Path, form: str, output: Path | None) -> None:
+    """Render the epsilon report of the run in DIR, unchecked: see `verify`."""
+    data, metrics = _load(folder, "report.json"), _load(folder, "metrics.json")
+    try:
+        if form == "json":
+            text = json.dumps(data, indent=2) + "\n"
+        elif form == "html":
+            text = render_html(data, metrics)
+        else:
+            text = render_text(data, metrics)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        raise VerificationError(
+            "is not a report of this version", file="report.json"
+        ) from None
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        with output.open("x") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UsageError(f"{output} exists", hint="choose another file") from None
+
+
+@click.command("verify")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--plan",
+    "plan_path",
+    type=click.Path(path_type=Path),
+    help="Your own copy of the plan, to compare with the run's.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def verify(folder: Path, plan_path: Path | None, as_json: bool) -> None:
+    """Check the run in DIR offline: exit 0 if all of it holds, 1 if not."""
+    verified = verify_run(folder, plan_path=plan_path)
+    if as_json:
+        click.echo(json.dumps(_as_dict(verified), indent=2))
+        return
+    for line in verified.checks:
+        click.echo(f"ok           {line}")
+    for line in verified.not_checked:
+        click.echo(f"not checked  {line}")
+    click.echo(f"\nplan hash  {verified.plan_hash}")
+    click.echo("Compare it with the other members, outside this system.")
+    for client, epsilon in verified.epsilon.items():
+        click.echo(f"epsilon    {client}  {epsilon:.4g}")
+
+
+def _load(folder: Path, name: str) -> dict[str, Any]:
+    path = folder / name
+    try:
+        data = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UsageError(
+            f"cannot read {path}: {error.strerror}", hint="give a finished run's folder"
+        ) from None
+    except (ValueError, RecursionError):
+        raise VerificationError("is not JSON", file=name) from None
+    if not isinstance(data, dict):
+        raise VerificationError("is not a JSON object", file=name)
+    return data
+
+
+def _as_dict(verified: Verified) -> dict[str, object]:
+    return {
+        "plan_hash": verified.plan_hash,
+        "checks": list(verified.checks),
+        "not_checked": list(verified.not_checked),
+        "epsilon": {
+            client: value if math.isfinite(value) else "infinity"
+            for client, value in verified.epsilon.items()
+        },
+    }

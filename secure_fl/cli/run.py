@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``secure-fl run``: a whole plan with all parties on this machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ..errors import UsageError
+from ..plan import Plan, load_plan
+
+if TYPE_CHECKING:
+    from ..engines.embedded import Progress as RunProgress
+    from ..engines.embedded import Run
+    from ..model import GlobalModel
+    from ..training import TabularSplit
+
+__all__ = ["command", "progress_bar"]
+
+
+@click.command("run")
+@click.argument("plan_path", metavar="PLAN", type=click.Path(path_type=Path))
+@click.option(
+    "--data",
+    "data_path",
+    type=click.Path(path_type=Path),
+    envvar="SECURE_FL_DATA",
+    help="Folder of the plan's data files (or the variable SECURE_FL_DATA).",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="A new folder for everything the run leaves.",
+)
+@click.option(
+    "--home",
+    type=click.Path(path_type=Path),
+    envvar="SECURE_FL_HOME",
+    help="Where ledgers live on, so that budgets hold across runs.",
+)
+@click.option("--resume", is_flag=True, help="Continue the unfinished run in --out.")
+@click.option(
+    "--baselines",
+    is_flag=True,
+    help="Also train one member alone and non-private pooled data.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    plan_path: Path,
+    data_path: Path | None,
+    out: Path,
+    home: Path | None,
+    resume: bool,
+    baselines: bool,
+    as_json: bool,
+) -> None:
+    """Run PLAN with all parties on this machine: a simulation."""
+    plan = load_plan(plan_path)
+    if plan.data is None:
+        raise UsageError(
+            "the plan has no [data], so there is nothing to train on",
+            hint="describe a CSV there, or bring trainers: secure_fl.run in Python",
+        )
+    from ..engines.embedded import require_empty, run
+
+    if not resume:
+        require_empty(out)
+    task = _Task(plan, data_path or plan.folder)
+    with progress_bar(quiet=as_json) as progress:
+        finished = run(
+            plan,
+            task.trainers,
+            out=out,
+            home=home,
+            resume=resume,
+            evaluate=task.evaluate,
+            baselines=task.baselines if baselines else None,
+            progress=progress,
+        )
+    if as_json:
+        click.echo(json.dumps(_answer(finished, out), indent=2))
+    else:
+        _print(finished, out)
+
+
+class _Task:
+    """What ``[data]``, ``[model]`` and ``[training]`` of a plan come to."""
+
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        from .. import training
+
+        assert plan.data is not None
+        self._plan = plan
+        self._training = training
+        shares = {m.name: m.records for m in plan.parties.members}
+        self.splits: dict[str, TabularSplit] = training.load_tabular(
+            plan.data, names=plan.names, shares=shares, folder=folder
+        )
+        self.trainers = {
+            name: training.builtin_trainer(plan, split)
+            for name, split in self.splits.items()
+        }
+        self._all = training.pooled(self.splits.values())
+
+    def evaluate(self, model: GlobalModel) -> Mapping[str, float]:
+        """On the held-out rows of all members."""
+        labels = self._all.test_y
+        if not labels.size:
+            return {}
+        scores = self._training.scores(model, self._plan, self._all.test_x)
+        figures = {"accuracy": self._training.accuracy(labels, scores)}
+        if scores.shape[1] == 2 and 0 < labels.sum() < labels.size:
+            figures["auc"] = self._training.auc(labels, scores[:, 1])
+        return figures
+
+    def baselines(self) -> Mapping[str, Any]:
+        """One member alone at the same epsilon (their mean), and pooled without DP."""
+        from ..engines.baselines import train_alone
+
+        start = self._training.initial_model(self._plan)
+        alone = {
+            name: dict(
+                self.evaluate(train_alone(self._plan, name, self.trainers[name], start))
+            )
+            for name in self._plan.names
+        }
+        keys = next(iter(alone.values()))
+        mean = {k: sum(a[k] for a in alone.values()) / len(alone) for k in keys}
+        pooled = self._training.train_plain(self._plan, self._all)
+        return {
+            "one_member_alone": mean,
+            "each_member_alone": alone,
+            "pooled_non_private": dict(self.evaluate(pooled)),
+        }
+
+
+def _answer(finished: Run, out: Path) -> dict[str, Any]:
+    return {
+        "out": str(out),
+        "plan_hash": finished.plan.hash.hex(),
+        "claims": finished.report.claims,
+        "metrics": finished.metrics,
+    }
+
+
+def _print(finished: Run, out: Path) -> None:
+    console = Console(highlight=False)
+    final = finished.metrics.get("final", {})
+    figures = [k for k in final if k != "round"]
+    table = Table(title=f"{finished.plan.name}: held-out rows", title_justify="left")
+    table.add_column("trained")
+    table.add_column("epsilon", justify="right")
+    for name in figures:
+        table.add_column(name, justify="right")
+    claimed = finished.report.claims[0]["consortium"]["epsilon"]
+    epsilon = claimed if isinstance(claimed, str) else f"{claimed:.3g}"
+    rows: list[tuple[str, str, Mapping[str, float]]] = [
+        ("together, private", epsilon, final)
+    ]
+    baselines = finished.metrics.get("baselines", {})
+    if baselines:
+        alone, pooled = baselines["one_member_alone"], baselines["pooled_non_private"]
+        rows.append(("one member alone, private", epsilon, alone))
+        rows.append(("pooled, not private", "none", pooled))
+    for label, spent, values in rows:
+        table.add_row(label, spent, *(f"{values[k]:.3f}" for k in figures))
+    if figures:
+        console.print(table)
+    delta = finished.plan.privacy.delta
+    console.print(f"epsilon {epsilon} at delta {delta:g}, for one record of one member")
+    console.print(f"report  {out / 'report.html'}", soft_wrap=True)
+    console.print(f"check   secure-fl verify {out}", soft_wrap=True)
+
+
+class progress_bar(AbstractContextManager[Callable[["RunProgress"], None]]):  # noqa: N801
+    """A bar on stderr where that is a terminal, silence elsewhere."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description:38.38}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} rounds"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            disable=quiet or not sys.stderr.isatty(),
+        )
+
+    def __enter__(self) -> Callable[[RunProgress], None]:
+        self._bar.start()
+        task = self._bar.add_task("starting", total=None)
+
+        def show(p: RunProgress) -> None:
+            what = f"{p.step} {p.client}" if p.client else p.step
+            again = f", attempt {p.attempt + 1}" if p.attempt else ""
+            self._bar.update(
+                task,
+                description=f"round {p.round + 1}{again}: {what}",
+                completed=p.round,
+                total=p.rounds,
+            )
+
+        return show
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()

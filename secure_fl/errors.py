@@ -76,7 +76,11 @@ class ProtocolError(SecureFLError):
 
 
 class FaultyClient(ProtocolError):
-    """The message is provably this client's, and wrong."""
+    """The message came from this client, and is wrong.
+
+    It names whom to leave out.  Where the message itself was not signed (a chunk, or
+    bytes that do not parse) it is no proof to a third party.
+    """
 
     def __init__(self, client: str, message: str, *, hint: str = "") -> None:
         super().__init__(f"{client}: {message}", hint=hint)

@@ -46,9 +46,8 @@ def word_dtype(word_bits: int) -> np.dtype[Word]:
 
 def finest_step(*, clip: float, word_bits: int, clients: int, max_weight: int) -> float:
     """The smallest power of two that still cannot wrap: scaling by it is exact."""
-    room = (2 ** (word_bits - 1) - 1) // (clients * max_weight)
-    # An integer below 2^53 is exact in the float64 that carries it.
-    room = min(room, 2**52)
+    # A sum below 2^53 is exact in the float64 that carries it to the caller.
+    room = min(2 ** (word_bits - 1) - 1, 2**53 - 1) // (clients * max_weight)
     if room < 1:
         raise PlanError(
             f"{word_bits} bits cannot hold the sum of {clients} clients",
@@ -88,6 +87,8 @@ class Encoding:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise PlanError("must be positive", key=f"protection.{name}")
+        if not math.isfinite(self.clip / self.step):
+            raise PlanError("is too small for the clip", key="protection.step")
         if self.clients < 1 or self.max_weight < 1:
             raise PlanError("clients and weights are at least 1", key="parties")
         if self.clients * self.max_weight * self.largest > self.half:
@@ -129,10 +130,11 @@ class Encoding:
             raise UsageError("the update holds a value that is not finite")
         clipped = int(np.count_nonzero(np.abs(wide) > self.clip))
         np.clip(wide, -self.clip, self.clip, out=wide)
-        units = np.floor(wide / self.step + dither).astype(np.int64)
-        # clip/step + dither may round up to the next integer at the very edge
-        np.clip(units, -self.largest, self.largest, out=units)
-        return self.wrap(units * weight), clipped
+        scaled = wide / self.step
+        units = np.floor(scaled)
+        # Not floor(scaled + dither): that sum would round, and move grid points.
+        units += scaled - units + dither >= 1
+        return self.wrap(units.astype(np.int64) * weight), clipped
 
     def wrap(self, units: NDArray[np.int64]) -> NDArray[Word]:
         """Integers to two's complement words."""

@@ -43,7 +43,7 @@ def key_from_text(text: str) -> bytes:
     """The 32 bytes of a public key.  Raises UsageError for a mistyped one."""
     hint = "copy the whole line that `secure-fl keys show FILE` prints"
     body = text.removeprefix(PREFIX)
-    if body == text or body != body.lower():
+    if body == text or body != body.lower() or not body.isascii():
         raise UsageError(f"not a public key: {text[:12]!r}", hint=hint)
     try:
         raw = base64.b32decode(body.upper())
@@ -75,9 +75,11 @@ class Identity:
 
     def save(self, path: Path, *, passphrase: bytes | None = None) -> None:
         """Write the private key as PEM, mode 0600.  Never overwrites a file."""
+        if passphrase == b"":
+            raise UsageError("the passphrase is empty", hint="give one, or none at all")
         protection: serialization.KeySerializationEncryption = (
             serialization.BestAvailableEncryption(passphrase)
-            if passphrase
+            if passphrase is not None
             else serialization.NoEncryption()
         )
         pem = self._key.private_bytes(

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import final
 
 import numpy as np
@@ -40,7 +41,7 @@ class GlobalModel:
                 raise UsageError(f"array {name!r} of the model is not finite")
             array.setflags(write=False)
             fixed[name] = array
-        object.__setattr__(self, "arrays", fixed)
+        object.__setattr__(self, "arrays", MappingProxyType(fixed))
 
     @property
     def size(self) -> int:

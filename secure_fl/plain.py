@@ -13,7 +13,7 @@ from typing import Final, final
 from numpy.typing import NDArray
 
 from . import wire
-from .errors import FaultyClient, TooFewClients
+from .errors import FaultyClient, StateReused, TooFewClients, UsageError
 from .fixedpoint import Word, pack
 from .identity import Identity
 from .masking import Opened, Session
@@ -31,6 +31,8 @@ def upload(
 ) -> Iterator[Chunk | MaskedInput]:
     """A client's whole part: every chunk in clear, then their signed root."""
     p = session.parameters
+    if words.shape != (p.length,):
+        raise UsageError(f"a vector of {p.length} words was expected")
     me = session.roster.index(identity.name)
     tree = ChunkTree()
     for index in range(p.chunks):
@@ -51,8 +53,11 @@ class CollectPlain:
         self._session = session
         self._vectors = Vectors(session, range(len(session.roster)))
         self._got: set[int] = set()
+        self._closed = False
 
     def _first(self, sender: int, claimed: int) -> None:
+        if self._closed:
+            raise StateReused("CollectPlain is closed")
         if claimed != sender or sender in self._got:
             raise FaultyClient(
                 self._session.name(sender), "speaks twice, or in another's name"
@@ -75,6 +80,9 @@ class CollectPlain:
 
     def close(self) -> Opened:
         """The sum over all whose vector is complete."""
+        if self._closed:
+            raise StateReused("CollectPlain is closed")
+        self._closed = True
         if len(self._got) < self._session.parameters.needed:
             raise TooFewClients(len(self._got), self._session.parameters.needed)
         clients = tuple(sorted(self._got))

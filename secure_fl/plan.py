@@ -21,7 +21,12 @@ from . import wire
 from .errors import PlanError, UsageError
 from .fixedpoint import Encoding, finest_step
 from .identity import Identity, Member, Roster, key_from_text
-from .masking import default_threshold, smallest_threshold
+from .masking import (
+    Parameters,
+    Session,
+    default_threshold,
+    smallest_threshold,
+)
 from .privacy import Event, PoissonGaussian, Repeated, calibrate_noise, epsilon
 
 __all__ = ["SCHEMA", "Column", "Plan", "endorse", "load_plan", "verify_endorsement"]
@@ -295,6 +300,35 @@ class Plan:
         budgeted = self.rounds.count + self.rounds.spare
         return epsilon([self.release] * budgeted, delta=self.privacy.delta).value
 
+    def session(
+        self, *, round_index: int, attempt: int, model_hash: bytes, size: int
+    ) -> Session:
+        """The masking context of one attempt, as every party computes it for itself.
+
+        ``size``: values of the model; one word more counts clipped coordinates.
+        """
+        if self.run_id is None:
+            raise PlanError("is missing", key="run", hint="complete the plan first")
+        p = self.protection
+        parameters = Parameters(
+            clients=len(self.names),
+            length=size + 1,
+            word_bits=p.word_bits,
+            chunk_words=p.chunk_words,
+            threshold=self.threshold,
+            min_clients=self.min_clients,
+            max_colluding=self.parties.max_colluding,
+        )
+        return Session(
+            self.hash,
+            self.run_id,
+            round_index,
+            attempt,
+            self.roster,
+            model_hash,
+            parameters,
+        )
+
     # -- completing and checking -------------------------------------------------
 
     def completed(
@@ -305,13 +339,18 @@ class Plan:
         run_id: bytes,
         start_sha256: str | None,
     ) -> Plan:
-        """The endorsed instance: keys, run id and the start's hash filled in."""
+        """The endorsed instance: keys, run id, noise and the start's hash filled in.
+
+        The noise multiplier is written out, so that nobody has to calibrate again, or
+        with another version of the accountant, to know it.
+        """
         tree: dict[str, Any] = tomllib.loads(self.source.decode())
         for entry in tree["parties"]["members"]:
             entry["key"] = keys[entry["name"]]
         tree["parties"]["aggregator"] = aggregator
         if start_sha256 is not None:
             tree["model"]["start_sha256"] = start_sha256
+        tree["privacy"]["noise_multiplier"] = self.noise_multiplier
         tree["run"] = {"id": run_id.hex()}
         return Plan(tomli_w.dumps(tree).encode(), folder=self.folder)
 
@@ -376,7 +415,11 @@ def _parse(source: bytes) -> _Document:
                 "unknown key", key=key, hint="check its spelling and its section"
             ) from None
         message = first["msg"].removeprefix("Value error, ")
-        raise PlanError(message[:1].lower() + message[1:], key=key) from None
+        raise PlanError(
+            message[:1].lower() + message[1:],
+            key=key,
+            hint="`secure-fl plan new` prints a plan with every section explained",
+        ) from None
 
 
 def load_plan(path: str | Path) -> Plan:

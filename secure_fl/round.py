@@ -28,7 +28,6 @@ from . import masking, wire
 from .errors import (
     FaultyAggregator,
     FaultyClient,
-    PlanError,
     ProtocolError,
     UsageError,
 )
@@ -57,51 +56,9 @@ __all__ = [
     "Participant",
     "encode_update",
     "log_form",
-    "session_for",
-    "session_from_hash",
 ]
 
 _COLLECT_PLAIN: Final = 0  # the kind of the one request that `plain` has
-
-
-def session_for(
-    plan: Plan, *, round_index: int, attempt: int, model: GlobalModel
-) -> Session:
-    """The masking context of one attempt, as every party computes it for itself."""
-    return session_from_hash(
-        plan,
-        round_index=round_index,
-        attempt=attempt,
-        model_hash=model.digest(),
-        size=model.size,
-    )
-
-
-def session_from_hash(
-    plan: Plan, *, round_index: int, attempt: int, model_hash: bytes, size: int
-) -> Session:
-    """The same, for one who knows only the model's hash and its ``size``."""
-    if plan.run_id is None:
-        raise PlanError("has no run id", key="run", hint="complete the plan first")
-    p = plan.protection
-    parameters = masking.Parameters(
-        clients=len(plan.names),
-        length=size + 1,  # one more for the counter of clipped coordinates
-        word_bits=p.word_bits,
-        chunk_words=p.chunk_words,
-        threshold=plan.threshold,
-        min_clients=plan.min_clients,
-        max_colluding=plan.parties.max_colluding,
-    )
-    return Session(
-        plan.hash,
-        plan.run_id,
-        round_index,
-        attempt,
-        plan.roster,
-        model_hash,
-        parameters,
-    )
 
 
 def log_form(message: bytes) -> tuple[bytes, int] | None:
@@ -138,13 +95,30 @@ def encode_update(
 # -- the client's side -----------------------------------------------------------
 
 
+@final
+@dataclass(frozen=True)
+class Outgoing:
+    """An encoded vector on its way out.
+
+    ``leaving`` is called after every check has passed and before the first byte goes:
+    from then on the update is spent.
+    """
+
+    words: NDArray[Word] = field(repr=False)
+    claim: bytes
+    leaving: Callable[[], None]
+
+
 class ClientProtection(Protocol):
-    """The port of a protection on a client: one object per context."""
+    """The port of a protection on a client: one object per context.
+
+    ``vector`` is called once, where the protocol asks for the update.
+    """
 
     def first(self) -> list[bytes]: ...
 
     def handle(
-        self, message: bytes, vector: Callable[[], tuple[NDArray[Word], bytes]]
+        self, message: bytes, vector: Callable[[], Outgoing]
     ) -> Iterator[bytes]: ...
 
 
@@ -167,9 +141,7 @@ class MaskingClient:
     def first(self) -> list[bytes]:
         return [self._first]
 
-    def handle(
-        self, message: bytes, vector: Callable[[], tuple[NDArray[Word], bytes]]
-    ) -> Iterator[bytes]:
+    def handle(self, message: bytes, vector: Callable[[], Outgoing]) -> Iterator[bytes]:
         s = self._session
         # Out of our hands first: an error below ends the context for this client.
         state, self._state = self._state, None
@@ -182,8 +154,9 @@ class MaskingClient:
                 yield shares.encode(s)
             case masking.AwaitInbox(), 4:
                 inbox = messages.Inbox.decode(message, s, reader=self._me)
-                words, claim = vector()
-                uploading = state.on_inbox(inbox, words, claim=claim)
+                going = vector()
+                uploading = state.on_inbox(inbox, going.words, claim=going.claim)
+                going.leaving()
                 for chunk in uploading.chunks():
                     yield chunk.encode(s)
                 self._state, masked = uploading.finish()
@@ -209,14 +182,15 @@ class PlainClient:
     def first(self) -> list[bytes]:
         return []
 
-    def handle(
-        self, message: bytes, vector: Callable[[], tuple[NDArray[Word], bytes]]
-    ) -> Iterator[bytes]:
+    def handle(self, message: bytes, vector: Callable[[], Outgoing]) -> Iterator[bytes]:
         if self._done or message != _collect_request(self._session):
             raise FaultyAggregator("a message out of order")
         self._done = True
-        words, claim = vector()
-        for part in upload(self._session, self._identity, words, claim=claim):
+        going = vector()
+        going.leaving()
+        for part in upload(
+            self._session, self._identity, going.words, claim=going.claim
+        ):
             yield part.encode(self._session)
 
 
@@ -226,11 +200,12 @@ def _collect_request(session: Session) -> bytes:
 
 @dataclass
 class _Offer:
-    """An update on its way: what it is, and the context it was spent in."""
+    """An update on its way, the context it is spent in, and whether it ever left."""
 
     update: PrivateUpdate | Unprotected = field(repr=False)
     reservation: Reservation
     spent_in: Session | None = None
+    left: bool = False
 
 
 @final
@@ -293,8 +268,11 @@ class Participant:
                 )
             self._offer = self._reservation = None
         self._round, self._attempt = round_index, attempt
-        session = session_for(
-            self._plan, round_index=round_index, attempt=attempt, model=model
+        session = self._plan.session(
+            round_index=round_index,
+            attempt=attempt,
+            model_hash=model.digest(),
+            size=model.size,
         )
         self._keystore.begin(session.ctx)
         self._session = session
@@ -323,6 +301,8 @@ class Participant:
             round_index=self._round,
             attempt=self._attempt,
             event=plan.release,
+            unit=plan.privacy.unit,
+            adjacency=plan.privacy.adjacency,
             delta=plan.privacy.delta,
             limit=plan.privacy.epsilon,
             now=self._now(),
@@ -366,6 +346,8 @@ class Participant:
             round_index=self._round,
             attempt=self._attempt,
             event=NonPrivate(reason),
+            unit=plan.privacy.unit,
+            adjacency=plan.privacy.adjacency,
             delta=plan.privacy.delta,
             limit=math.inf,
             now=self._now(),
@@ -383,8 +365,7 @@ class Participant:
             self._note(answer)
             yield answer
 
-    def _vector(self) -> tuple[NDArray[Word], bytes]:
-        """Called when every check before the upload has passed: now it is spent."""
+    def _vector(self) -> Outgoing:
         session, offer = self._session, self._offer
         assert session is not None
         if offer is None:
@@ -402,10 +383,14 @@ class Participant:
             weight=self._weight,
             random=self._random,
         )
-        # Durable before the first byte leaves: from here on it counts as sent.
-        self._ledger.sent(offer.reservation, ctx=session.ctx, now=self._now())
-        offer.spent_in = session
-        return words, offer.reservation.entry_hash
+
+        def leaving() -> None:
+            # Durable before the first byte leaves: from here on it counts as sent.
+            self._ledger.sent(offer.reservation, ctx=session.ctx, now=self._now())
+            offer.spent_in = session
+            offer.left = True
+
+        return Outgoing(words, offer.reservation.entry_hash, leaving)
 
     def release(self, statement: bytes, signatures: bytes) -> None:
         """Free a spent update: proof that its context can never open it (SPEC 7).
@@ -440,7 +425,7 @@ class Participant:
     def _drop_offer(self) -> None:
         """An update that never left is aborted; what may have left stays charged."""
         offer, reservation = self._offer, self._reservation
-        if reservation is not None and (offer is None or offer.spent_in is None):
+        if reservation is not None and (offer is None or not offer.left):
             self._ledger.aborted(reservation, now=self._now())
         self._offer = self._reservation = None
 
@@ -499,6 +484,15 @@ _Collector = (
     | masking.CollectReveals
     | CollectPlain
 )
+# Kinds below this one belong to a step that is over (SPEC masking, section 5).
+_FIRST_KIND: Final[dict[type[object], int]] = {
+    masking.CollectAdvertise: 1,
+    masking.CollectShares: 3,
+    masking.CollectInputs: 5,
+    masking.CollectAgreements: 8,
+    masking.CollectReveals: 10,
+    CollectPlain: 5,
+}
 _STEPS: Final[dict[type[object], str]] = {
     masking.CollectAdvertise: "keys",
     masking.CollectShares: "shares",
@@ -541,8 +535,11 @@ class Aggregation:
         cls, plan: Plan, *, round_index: int, attempt: int, model: GlobalModel
     ) -> Aggregation:
         """The attempt as the plan has it."""
-        session = session_for(
-            plan, round_index=round_index, attempt=attempt, model=model
+        session = plan.session(
+            round_index=round_index,
+            attempt=attempt,
+            model_hash=model.digest(),
+            size=model.size,
         )
         return cls(
             session,
@@ -556,15 +553,20 @@ class Aggregation:
         """What is being collected: keys, shares, vectors, consistency or unmask."""
         return _STEPS[type(self._collector)]
 
-    def receive(self, sender: str, data: bytes) -> None:
+    def receive(self, sender: str, data: bytes) -> bool:
         """Take one message of ``sender``, whom the engine has authenticated.
 
-        Raises FaultyClient naming it; the step goes on for the others.
+        Returns whether it counts: one of an earlier step is late and is let go, since
+        a slow network is nobody's fault.  Raises FaultyClient naming the sender of a
+        wrong one; the step goes on for the others.
         """
         session = self.session
         index = session.roster.index(sender)
         try:
+            if messages.kind_of(data) < _FIRST_KIND[type(self._collector)]:
+                return False
             self._add(index, data)
+            return True
         except FaultyClient:
             raise
         except ProtocolError as error:  # it did not parse: its sender is to blame
@@ -625,5 +627,9 @@ class Aggregation:
             sum(self._weights[n] for n in names),
             self._encoding.decode(opened.words[:-1]),
             hashlib.sha256(opened.words.tobytes()).digest(),
-            int(self._encoding.unwrap(opened.words[-1:])[0]),
+            # A lying client can make the counter anything: it is only ever shown.
+            min(
+                max(0, int(self._encoding.unwrap(opened.words[-1:])[0])),
+                len(names) * (opened.words.size - 1),
+            ),
         )

@@ -226,9 +226,14 @@ def check_extension(
     all there and nothing else stands in its name.  Raises FaultyAggregator.
     """
     logged = []
-    for entry in entries:
-        if entry.before != head or _hash(entry.data) != entry.hash:
-            raise FaultyAggregator("the log does not continue the one we signed")
+    for given in entries:
+        # From its bytes: they are what is signed, whatever the object says.
+        try:
+            entry = _parse(given.data, sequence=given.sequence, before=head)
+        except ProtocolError:
+            raise FaultyAggregator(
+                "the log does not continue the one we signed"
+            ) from None
         head = entry.hash
         if entry.kind == "message" and entry.text(2) == member:
             logged.append(entry.bytes_(4))

@@ -71,6 +71,20 @@ def _check(value: object, depth: int = 0) -> None:
         raise ValueError(type_error)
 
 
+def _check_heads(data: bytes) -> None:
+    """No tags, floats, simple values or indefinite lengths, before a parser acts on
+    them: shared and string references would let a short message unfold to a huge one.
+    """
+    at = 0
+    while at < len(data):
+        major, low = data[at] >> 5, data[at] & 31
+        if major > 5 or low > 27:
+            raise ValueError("a form that is not used")
+        size = 0 if low < 24 else 1 << (low - 24)
+        argument = int.from_bytes(data[at + 1 : at + 1 + size], "big") if size else low
+        at += 1 + size + (argument if major in (2, 3) else 0)
+
+
 def encode(value: Value) -> bytes:
     """The one byte form of ``value``.  Raises ValueError for what has none."""
     _check(value)
@@ -84,6 +98,7 @@ def decode(data: bytes) -> Value:
     has a second form.  Raises ProtocolError for anything else, and nothing but it.
     """
     try:
+        _check_heads(data)
         value: Value = cbor2.loads(data)
         _check(value)
         again = cbor2.dumps(value, canonical=True)

@@ -41,9 +41,7 @@ def load() -> Digits:
     x = torch.tensor(data.images / 16.0, dtype=torch.float32)[:, None]
     y = np.asarray(data.target, np.int64)
     public = y < 5
-    return Digits(
-        x[public], torch.tensor(y[public]), x[~public], y[~public] - 5
-    )
+    return Digits(x[public], torch.tensor(y[public]), x[~public], y[~public] - 5)
 
 
 def backbone() -> nn.Sequential:
@@ -84,11 +82,11 @@ def pretrain(digits: Digits, seed: int) -> nn.Module:
     )
     for _ in range(EPOCHS):
         order = torch.randperm(len(x), generator=generator)
-        for rows in order[: steps * BATCH].split(BATCH):
+        for rows in torch.split(order[: steps * BATCH], BATCH):
             logits = head(network(_shifted(x[rows], generator)))
             loss = nn.functional.cross_entropy(logits, y[rows])
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
     return network.eval()

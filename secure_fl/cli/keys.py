@@ -10,13 +10,18 @@ import click
 from ..identity import Identity, key_to_text
 from ..randomness import SystemRandom
 
-__all__ = ["group", "passphrase_option"]
+__all__ = ["group", "passphrase_option", "secret_bytes"]
 
 passphrase_option = click.option(
     "--passphrase",
     envvar="SECURE_FL_PASSPHRASE",
     help="Passphrase of the private key (or the variable SECURE_FL_PASSPHRASE).",
 )
+
+
+def secret_bytes(passphrase: str | None) -> bytes | None:
+    """What the option gave, as bytes; None where it was not given."""
+    return None if passphrase is None else passphrase.encode()
 
 
 @click.group("keys")
@@ -36,7 +41,7 @@ def group() -> None:
 def new(output: Path, passphrase: str | None) -> None:
     """Make a key pair and print the public line for the plan."""
     identity = Identity.new(output.stem, random=SystemRandom())
-    identity.save(output, passphrase=passphrase.encode() if passphrase else None)
+    identity.save(output, passphrase=secret_bytes(passphrase))
     click.echo(key_to_text(identity.public_key))
 
 
@@ -45,7 +50,5 @@ def new(output: Path, passphrase: str | None) -> None:
 @passphrase_option
 def show(file: Path, passphrase: str | None) -> None:
     """Print the public line of a private key FILE."""
-    identity = Identity.load(
-        file, passphrase=passphrase.encode() if passphrase else None
-    )
+    identity = Identity.load(file, passphrase=secret_bytes(passphrase))
     click.echo(key_to_text(identity.public_key))

@@ -15,7 +15,7 @@ from ..errors import UsageError
 from ..fixedpoint import packed_size
 from ..identity import Identity
 from ..plan import Plan, endorse, load_plan
-from .keys import passphrase_option
+from .keys import passphrase_option, secret_bytes
 
 __all__ = ["group"]
 
@@ -114,7 +114,7 @@ def _model_size(plan: Plan) -> int | None:
 def sign(file: Path, key: Path, passphrase: str | None) -> None:
     """Endorse PLAN: print your name and your signature over its hash."""
     plan = load_plan(file)
-    secret = passphrase.encode() if passphrase else None
+    secret = secret_bytes(passphrase)
     public = Identity.load(key, passphrase=secret).public_key
     for member in plan.roster.members:
         if member.public_key == public:

@@ -111,6 +111,7 @@ class _Task:
             name: training.builtin_trainer(plan, split)
             for name, split in self.splits.items()
         }
+        training.few_threads(plan)
         self._all = training.pooled(self.splits.values())
 
     def evaluate(self, model: GlobalModel) -> Mapping[str, float]:

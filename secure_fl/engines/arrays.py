@@ -15,12 +15,10 @@ from ..errors import UsageError
 from ..fixedpoint import Encoding, Word, finest_step
 from ..identity import Identity, Member, Roster
 from ..randomness import SystemRandom
-from ..round import Aggregation, MaskingClient
+from ..round import Aggregation, MaskingClient, Outgoing
 from .exchange import Dropout, exchange
 
 __all__ = ["secure_sum"]
-
-_NO_CLAIM = bytes(32)
 
 
 @final
@@ -31,8 +29,11 @@ class _Holder:
     protection: MaskingClient
     words: NDArray[Word]
 
+    def _outgoing(self) -> Outgoing:
+        return Outgoing(self.words, bytes(32), lambda: None)
+
     def handle(self, message: bytes) -> Iterator[bytes]:
-        yield from self.protection.handle(message, lambda: (self.words, _NO_CLAIM))
+        yield from self.protection.handle(message, self._outgoing)
 
 
 def secure_sum(

@@ -41,6 +41,8 @@ def train_alone(
                     round_index=index,
                     attempt=0,
                     event=plan.release,
+                    unit=plan.privacy.unit,
+                    adjacency=plan.privacy.adjacency,
                     delta=plan.privacy.delta,
                     limit=plan.privacy.epsilon,
                     now=int(time.time()),

@@ -23,7 +23,7 @@ from ..errors import UsageError
 from ..fixedpoint import Encoding, Word, finest_step
 from ..identity import Identity, Member, Roster
 from ..randomness import SystemRandom
-from ..round import Aggregation, MaskingClient
+from ..round import Aggregation, MaskingClient, Outgoing
 
 __all__ = ["MaskingFigures", "bench_masking"]
 
@@ -63,7 +63,7 @@ class _Clock:
     def __init__(self) -> None:
         self.seconds = 0.0
 
-    def time(self, call: Callable[[], None]) -> None:
+    def time(self, call: Callable[[], object]) -> None:
         begin = time.perf_counter()
         call()
         self.seconds += time.perf_counter() - begin
@@ -132,7 +132,10 @@ def bench_masking(
             late = aggregation.step == "vectors" and index not in staying
             if message is not None and not late:
                 link = links[identity.name]
-                receive(index, link.handle(message, lambda: (words, bytes(32))))
+                receive(
+                    index,
+                    link.handle(message, lambda: Outgoing(words, bytes(32), _done)),
+                )
     seconds = time.perf_counter() - begin
     expected = encoding.unwrap(words) * len(staying)
     opened = np.rint(aggregation.result.total / encoding.step).astype(np.int64)
@@ -202,7 +205,7 @@ def _peak(
     tracemalloc.start()
     try:
         for _ in links[name].handle(
-            aggregation.outgoing[name], lambda: (words, bytes(32))
+            aggregation.outgoing[name], lambda: Outgoing(words, bytes(32), _done)
         ):
             pass
         return tracemalloc.get_traced_memory()[1]
@@ -210,5 +213,9 @@ def _peak(
         tracemalloc.stop()
 
 
-def _nothing() -> tuple[NDArray[Word], bytes]:
+def _done() -> None:
+    """Nothing is charged in a benchmark."""
+
+
+def _nothing() -> Outgoing:
     raise AssertionError("no vector is asked for in this step")

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ..errors import SecureFLError
+from ..errors import SecureFLError, TooFewClients
 from ..round import Aggregation, OpenedUpdate
 
 __all__ = ["Dropout", "Link", "exchange"]
@@ -54,8 +54,8 @@ def exchange(
         try:
             for piece in pieces:
                 with lock:
-                    aggregation.receive(client, piece)
-                    log(client, "", piece)
+                    if aggregation.receive(client, piece):
+                        log(client, "", piece)
         except SecureFLError as error:
             with lock:
                 dropouts.append(Dropout(client, aggregation.step, error))
@@ -72,6 +72,10 @@ def exchange(
             gone = {d.client for d in dropouts}
             sending = {c: m for c, m in aggregation.outgoing.items() if c not in gone}
             aggregation.outgoing = {}
+            needed = aggregation.session.parameters.needed
+            if aggregation.step == "vectors" and len(sending) < needed:
+                # Before anyone's update is spent on a sum that cannot be opened.
+                raise TooFewClients(len(sending), needed)
             for receiver, message in _by_content(sending):
                 log("", receiver, message)
             futures = [

@@ -111,11 +111,7 @@ class _Collect(Generic[_M]):
 class CollectAdvertise(_Collect[Advertise]):
     """Step 1: keys come in."""
 
-    __slots__ = ("_keys",)
-
-    def __init__(self, session: Session) -> None:
-        super().__init__(session)
-        self._keys: set[bytes] = set()
+    __slots__ = ()
 
     def add(self, sender: int, message: Advertise) -> None:
         a = message.announcement
@@ -123,12 +119,10 @@ class CollectAdvertise(_Collect[Advertise]):
         public = self._session.public_key(sender)
         if not wire.verify(public, a.signature, a.label(), *a.signed(self._session)):
             self._blame(sender, "its keys are not signed by it")
-        # A copied key would make honest readers refuse the whole cohort.
-        if {a.seal_key, a.mask_key} & self._keys or a.seal_key == a.mask_key:
-            self._blame(sender, "its key stands twice")
+        if a.seal_key == a.mask_key:
+            self._blame(sender, "its two keys are one")
         if not (crypto.is_usable(a.seal_key) and crypto.is_usable(a.mask_key)):
             self._blame(sender, "announced a point of low order")
-        self._keys |= {a.seal_key, a.mask_key}
         self._accept(sender, a.client, message)
 
     def close(self) -> tuple[CollectShares, CohortKeys]:

@@ -173,17 +173,19 @@ def start(
 
 
 def check_cohort(session: Session, keys: CohortKeys) -> None:
-    """SPEC 6.1: signatures, distinct keys, enough clients."""
-    seen: set[bytes] = set()
+    """SPEC 6.1: signatures, enough clients.
+
+    Two clients may show one key: the copier cannot use it (boxes and pair masks name
+    both ends), and refusing it would let a copier frame the owner.
+    """
     for a in keys.announcements:
         public = session.public_key(a.client)
         if not wire.verify(public, a.signature, a.label(), *a.signed(session)):
             raise FaultyAggregator(
                 f"the keys of {session.name(a.client)} are not signed by it"
             )
-        if a.seal_key in seen or a.mask_key in seen or a.seal_key == a.mask_key:
-            raise FaultyClient(session.name(a.client), "its key stands twice")
-        seen |= {a.seal_key, a.mask_key}
+        if a.seal_key == a.mask_key:
+            raise FaultyClient(session.name(a.client), "its two keys are one")
     _need(session, len(keys.announcements))
 
 
@@ -282,6 +284,8 @@ class AwaitInbox(_State):
         p = session.parameters
         if words.shape != (p.length,) or pack(words[:0], p.word_bits) != b"":
             raise UsageError(f"a vector of {p.length} words was expected")
+        if len(claim) != wire.HASH_BYTES or len(attached) not in (0, wire.HASH_BYTES):
+            raise UsageError("a claim and an attached root have 32 bytes")
         assert isinstance(beta_, bytes)
         assert isinstance(z_, bytes)
         assert isinstance(seal_seed, bytes)
@@ -415,6 +419,8 @@ class Uploading(_State):
         p = self._session.parameters
         stream = crypto.MaskStream(word_bits=p.word_bits, chunk_words=p.chunk_words)
         for index in range(p.chunks):
+            if self._spent:
+                raise StateReused("the upload is over")
             begin, end = p.chunk_range(index)
             masked = self._words[begin:end].copy()
             stream.apply(masked, index, plus=self._plus, minus=self._minus)
@@ -485,7 +491,7 @@ def check_agreements(
 ) -> None:
     """SPEC 6.5: at least threshold survivors signed this very statement."""
     clients = set(statement.clients)
-    good = 0
+    good: set[int] = set()
     for agreement in signatures.agreements:
         if agreement.client not in clients:
             raise FaultyAggregator("a signature comes from outside the statement")
@@ -498,9 +504,9 @@ def check_agreements(
             raise FaultyAggregator(
                 f"the signature of {session.name(agreement.client)} does not hold"
             )
-        good += 1
-    if good < session.parameters.threshold:
-        raise TooFewClients(good, session.parameters.threshold)
+        good.add(agreement.client)
+    if len(good) < session.parameters.threshold:
+        raise TooFewClients(len(good), session.parameters.threshold)
 
 
 @final
@@ -553,8 +559,11 @@ def unpark(session: Session, identity: Identity, data: bytes) -> Parked:
         raise UsageError("these bytes are not a parked state") from None
     match value:
         case [int(tag), bytes(ctx), int(me), list(secrets)] if tag in _PARKED:
-            if ctx != session.ctx or me != session.roster.index(identity.name):
+            mine = session.roster.index(identity.name)
+            if ctx != session.ctx or me != mine:
                 raise UsageError("the parked state belongs to another context")
+            if session.public_key(me) != identity.public_key:
+                raise UsageError(f"the roster holds another key for {identity.name}")
             return _PARKED[tag](session, identity, me, secrets)
         case _:
             raise UsageError("these bytes are not a parked state")

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an epsilon means: bounds on what an attacker can do, from the whole curve.
+
+One pair (epsilon, delta) says little; the privacy loss distribution says for every
+attack how many of the members it can find at which rate of false alarms.
+
+Sources: Dong et al. 2019 (trade-off functions, Gaussian DP), Kaissis et al. 2024 and
+Gomez et al. 2025 (mu as a summary), Kasiviswanathan and Smith 2014 (posteriors).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, final
+
+from . import accounting
+from .events import Event
+
+__all__ = ["Interpretation", "interpret"]
+
+FALSE_POSITIVE_RATES: Final = (1e-3, 1e-2)
+PRIORS: Final = (0.01, 0.1, 0.5)
+
+_QUERIES: Final = 150
+_MOST_MU: Final = 1e3
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Interpretation:
+    """Bounds on every attacker who knows all but one record and sees the release.
+
+    advantage
+        true minus false positive rate of the best membership attack: delta at
+        epsilon 0, between 0 and 1
+    mu_gdp
+        the smallest mu for which Gaussian DP covers the curve wherever delta is at
+        least 1e-12: as hard as telling N(0, 1) from N(mu, 1)
+    tpr_at_fpr
+        pairs (false positive rate, largest true positive rate there)
+    posterior
+        pairs (prior, bound): how sure an attacker can become that a record is in,
+        starting from the prior, except with probability ``delta`` of the claim
+    """
+
+    advantage: float
+    mu_gdp: float
+    tpr_at_fpr: tuple[tuple[float, float], ...]
+    posterior: tuple[tuple[float, float], ...]
+
+
+def interpret(events: Sequence[Event], *, delta: float) -> Interpretation:
+    """Conversions of the claim's curve.  Raises as :func:`.accounting.epsilon`.
+
+    Every number is a bound in the safe direction: the curve is looked at in 150
+    places, which can only loosen it, except for ``mu_gdp``, a summary of the curve
+    at those places.
+    """
+    claim = accounting.epsilon(events, delta=delta).value
+    if not events:
+        return Interpretation(
+            0.0,
+            0.0,
+            tuple((rate, rate) for rate in FALSE_POSITIVE_RATES),
+            tuple((prior, prior) for prior in PRIORS),
+        )
+    losses = accounting.distribution(events)
+    top = math.inf
+    if losses is not None:
+        top = float(losses.get_epsilon_for_delta(accounting.MIN_DELTA))
+    if losses is None or math.isinf(top):
+        return Interpretation(
+            1.0,
+            math.inf,
+            tuple((rate, 1.0) for rate in FALSE_POSITIVE_RATES),
+            tuple((prior, 1.0) for prior in PRIORS),
+        )
+    places = [top * i / (_QUERIES - 1) for i in range(_QUERIES)]
+    curve = [
+        (place, min(1.0, max(0.0, float(losses.get_delta_for_epsilon(place)))))
+        for place in places
+    ]
+    return Interpretation(
+        curve[0][1],
+        max((_mu(place, bound) for place, bound in curve), default=0.0),
+        tuple((rate, _true_positives(curve, rate)) for rate in FALSE_POSITIVE_RATES),
+        tuple((prior, _posterior(claim, prior)) for prior in PRIORS),
+    )
+
+
+def _true_positives(curve: Sequence[tuple[float, float]], rate: float) -> float:
+    """1 - f(rate), with f the trade-off function that the curve supports."""
+    return min(
+        min(
+            1.0,
+            bound + math.exp(min(place, 700.0)) * rate,
+            1 - math.exp(-place) * (1 - bound - rate),
+        )
+        for place, bound in curve
+    )
+
+
+def _posterior(epsilon: float, prior: float) -> float:
+    return prior / (prior + (1 - prior) * math.exp(-epsilon))
+
+
+# -- Gaussian DP -----------------------------------------------------------------------
+
+
+def _phi(x: float) -> float:
+    """The normal distribution function, exact in its lower tail."""
+    return math.erfc(-x / math.sqrt(2)) / 2
+
+
+def _log_phi(x: float) -> float:
+    """Log of the normal distribution function, also where it underflows."""
+    if x > -30:
+        return math.log(_phi(x))
+    return -x * x / 2 - math.log(-x * math.sqrt(2 * math.pi)) - math.log1p(1 / (x * x))
+
+
+def _gaussian_delta(epsilon: float, mu: float) -> float:
+    """delta(epsilon) of mu-Gaussian DP (Balle and Wang 2018)."""
+    near, far = -epsilon / mu + mu / 2, -epsilon / mu - mu / 2
+    return _phi(near) - math.exp(epsilon + _log_phi(far))
+
+
+def _mu(epsilon: float, delta: float) -> float:
+    """The mu whose curve passes through this point, rounded up; 0 where none need."""
+    # Where delta is 1 up to rounding every large mu fits: such points say nothing.
+    if delta <= 0 or delta > 1 - 1e-9:
+        return 0.0
+    low, high = 0.0, _MOST_MU
+    for _ in range(60):
+        middle = (low + high) / 2
+        if _gaussian_delta(epsilon, middle) < delta:
+            low = middle
+        else:
+            high = middle
+    return high

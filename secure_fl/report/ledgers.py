@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Transcript against ledgers: nothing was sent that was not charged before.
+
+A vector that arrived names the hash of its reservation; the client's own, signed chain
+must hold that reservation, for this run and round, and the step that sent it in this
+very context.  The other way round, what a ledger says was sent in this run must belong
+to an attempt that was, or may have been, made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+from ..errors import VerificationError
+from ..plan import Plan
+from ..privacy import LedgerExport, NonPrivate, Release
+from .attempts import Attempt
+from .strings import text
+
+__all__ = ["check_ledgers", "ledger_file"]
+
+
+def ledger_file(client: str) -> str:
+    """The name, within a run's folder, of a client's signed export."""
+    return f"ledgers/{client}.cbor"
+
+
+def check_ledgers(
+    plan: Plan, attempts: Sequence[Attempt], exports: Mapping[str, LedgerExport]
+) -> list[str]:
+    """Reconcile.  Raises VerificationError naming the ledger that does not fit.
+
+    Returns a line for each sent update of which the log holds no vector.  That is no
+    lie: a client may fail between its own entry and its last chunk, and a process that
+    was killed leaves an attempt without a trace.  Such an update is charged.
+    """
+    contexts = _contexts(attempts)
+    arrived = {(i.client, a.session.ctx): i.claim for a in attempts for i in a.inputs}
+    opened = {a.session.ctx for a in attempts if a.opened}
+    notes = []
+    for name in plan.names:
+        try:
+            notes += _check(plan, name, exports[name], contexts, arrived, opened)
+        except VerificationError as error:
+            raise VerificationError(
+                error.message, file=ledger_file(name), hint=error.hint
+            ) from None
+    return notes
+
+
+def _contexts(attempts: Sequence[Attempt]) -> dict[bytes, tuple[int, int]]:
+    """Every context that a client may have answered in: round and attempt.
+
+    Attempts are numbered without gaps; one that the log lacks was cut off by a crash.
+    """
+    last = {a.session.round_index: a.session for a in attempts}
+    out = {}
+    for session in last.values():
+        for attempt in range(session.attempt + 1):
+            ctx = dataclasses.replace(session, attempt=attempt).ctx
+            out[ctx] = (session.round_index, attempt)
+    return out
+
+
+def _check(
+    plan: Plan,
+    name: str,
+    export: LedgerExport,
+    contexts: Mapping[bytes, tuple[int, int]],
+    arrived: Mapping[tuple[str, bytes], bytes],
+    opened: set[bytes],
+) -> list[str]:
+    if export.lineage != plan.lineage:
+        raise VerificationError("is the ledger of another data set than the plan's")
+    _check_terms(plan, export)
+    releases = [r for r in export.releases() if r.run_id == plan.run_id]
+    sent = {ctx: r for r in releases for ctx in r.contexts}
+    for (client, ctx), claim in arrived.items():
+        if client != name:
+            continue
+        round_index = contexts[ctx][0]
+        if ctx not in sent or sent[ctx].entry_hash != claim:
+            raise VerificationError(
+                f"an update of {name} arrived in round {round_index} that stands under "
+                "no reservation in its ledger"
+            )
+    notes = []
+    for release in releases:
+        _check_release(release, contexts, arrived, opened, name)
+        notes += [
+            text(
+                "unchecked.unlogged",
+                language="en",
+                values={"client": name, "round": str(release.round_index)},
+            )
+            for ctx in release.contexts
+            if (name, ctx) not in arrived
+        ]
+    return notes
+
+
+def _check_terms(plan: Plan, export: LedgerExport) -> None:
+    """What this run reserved is what the plan says a release is and may cost."""
+    p = plan.privacy
+    for entry in export.entries:
+        r = entry.reservation
+        if r is None or r.run_id != plan.run_id:
+            continue
+        where = f"its reservation for round {r.round_index}"
+        if not 0 <= r.round_index < plan.rounds.count:
+            raise VerificationError(f"{where} is of no round of the plan")
+        private = not isinstance(r.event, NonPrivate)
+        if private and r.event != plan.release:
+            raise VerificationError(f"{where} is of another mechanism than the plan's")
+        if r.delta != p.delta or r.limit != (p.epsilon if private else math.inf):
+            raise VerificationError(f"{where} has another limit than the plan's")
+
+
+def _check_release(
+    release: Release,
+    contexts: Mapping[bytes, tuple[int, int]],
+    arrived: Mapping[tuple[str, bytes], bytes],
+    opened: set[bytes],
+    name: str,
+) -> None:
+    where = f"its update of round {release.round_index}"
+    for ctx in release.contexts:
+        place = contexts.get(ctx)
+        if (
+            place is None
+            or place[0] != release.round_index
+            or place[1] < release.attempt
+        ):
+            raise VerificationError(
+                f"{where} was sent in a context that the log does not know"
+            )
+    if release.state == "released":
+        ctx = release.contexts[-1]
+        if ctx not in opened or (name, ctx) not in arrived:
+            raise VerificationError(
+                f"{where} is said to be in an opened sum, and the log opened none"
+            )

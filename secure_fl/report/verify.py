@@ -1,0 +1,407 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Check a finished run offline, with nothing but its folder.
+
+The order of the checks is part of the contract: the first problem is reported with the
+file that is at fault.  The transcript comes first (its chain needs nothing else), then
+the plan (its hash is in the transcript's start), then every signature, then every
+other file against the hashes that all survivors signed, and last what each file says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import math
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, final
+
+from .. import wire
+from ..errors import SecureFLError, UsageError, VerificationError
+from ..model import GlobalModel
+from ..plan import SCHEMA as PLAN_SCHEMA
+from ..plan import Plan
+from ..privacy import LedgerExport, epsilon, read_export
+from ..transcript import Transcript
+from .build import INFINITY, build_report, to_json
+from .evidence import TRANSCRIPT, Log, check_attempts, read_log
+from .ledgers import check_ledgers, ledger_file
+from .render import render_html, render_text, without_pictures
+from .strings import text
+
+__all__ = ["Verified", "verify_run"]
+
+PLAN: Final = "plan.toml"
+MODEL: Final = "model.safetensors"
+METRICS: Final = "metrics.json"
+REPORT: Final = "report.json"
+HTML: Final = "report.html"
+TEXT: Final = "report.txt"
+FILES: Final = (PLAN, MODEL, METRICS, TRANSCRIPT, REPORT, HTML, TEXT)
+
+# Two machines agree to far more digits; a lie this small would help nobody.
+TOLERANCE: Final = 1e-4
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What held.  There is no result for what did not: that raises.
+
+    checks
+        one line for each thing that was checked
+    not_checked
+        one line for each thing that these files cannot show
+    plan_hash
+        hexadecimal, to compare with a member's own copy over another channel
+    epsilon
+        per client, recomputed from its ledger over all its releases; may be infinite
+    """
+
+    plan_hash: str
+    epsilon: Mapping[str, float]
+    checks: tuple[str, ...]
+    not_checked: tuple[str, ...]
+
+
+def verify_run(folder: Path, *, plan_path: Path | None = None) -> Verified:
+    """Check all that a run's ``folder`` claims; with ``plan_path``, against that copy.
+
+    The copy may be the completed plan, byte for byte, or the source plan that the run
+    was started from, before keys and run id were filled in.
+
+    Raises VerificationError, with ``file`` the file at fault, whatever the files hold;
+    UsageError where dp-accounting is not installed.
+    """
+    if importlib.util.find_spec("dp_accounting") is None:
+        raise UsageError(
+            "dp-accounting is not installed",
+            hint='install it with: pip install "secure-fl[report]"',
+        )
+    if not folder.is_dir():
+        raise VerificationError(
+            f"{folder} is not a folder", hint="give the folder that a run has written"
+        )
+    files = {name: _read(folder, name) for name in FILES}
+    with _blaming(TRANSCRIPT):
+        transcript = Transcript.from_bytes(files[TRANSCRIPT])
+    plan = _plan(files[PLAN], transcript)
+    if plan_path is not None:
+        _compare_plan(files[PLAN], plan_path)
+    with _blaming(TRANSCRIPT):
+        log = read_log(plan, transcript)
+    for name in plan.names:
+        files[ledger_file(name)] = _read(folder, ledger_file(name))
+    _artefacts(log, files)
+    return _contents(folder, plan, log, files, compared=plan_path is not None)
+
+
+def _contents(
+    folder: Path, plan: Plan, log: Log, files: Mapping[str, bytes], *, compared: bool
+) -> Verified:
+    """What the files say, now that nobody changed them since they were signed."""
+    with _blaming(MODEL):
+        model = GlobalModel.from_bytes(files[MODEL])
+        if model.digest() != log.rounds[-1].bytes_(8):
+            raise VerificationError("is not the model that the last round left")
+    with _blaming(TRANSCRIPT):
+        attempts = check_attempts(plan, log, size=model.size)
+    exports: dict[str, LedgerExport] = {}
+    for member in plan.roster.members:
+        name = member.name
+        with _blaming(ledger_file(name)):
+            exports[name] = read_export(
+                files[ledger_file(name)], public_key=member.public_key, client=name
+            )
+    unlogged = check_ledgers(plan, attempts, exports)
+    spent = {name: _spent(plan, name, exports[name]) for name in plan.names}
+    with _blaming(METRICS):
+        metrics = _json(files[METRICS])
+        if not isinstance(metrics, dict):
+            raise VerificationError("is not a JSON object")
+    with _blaming(REPORT):
+        report = _json(files[REPORT])
+        _compare_report(plan, log, exports, report)
+    flags = [key for key in ("simulation", "insecure") if report[key]]
+    notes = [_say(f"unchecked.{key}") for key in flags]
+    notes += [*unlogged, *_pages(report, metrics, files)]
+    return Verified(
+        plan.hash.hex(),
+        spent,
+        _checks(plan, log, spent, compared=compared),
+        _not_checked(folder, files, notes, compared=compared),
+    )
+
+
+@contextlib.contextmanager
+def _blaming(file: str) -> Iterator[None]:
+    """Whatever goes wrong inside is the fault of ``file``: its bytes are anybody's."""
+    try:
+        yield
+    except SecureFLError as error:
+        if isinstance(error, VerificationError) and error.file:
+            raise
+        raise VerificationError(str(error), file=file, hint=error.hint) from None
+    except Exception as error:  # foreign parsers: whatever they raise is a bad file
+        raise VerificationError(
+            f"does not parse: {type(error).__name__}", file=file
+        ) from None
+
+
+def _read(folder: Path, name: str) -> bytes:
+    path = folder / name
+    with _blaming(name):
+        if not path.is_file():  # also refuses pipes, which would never end
+            state = "is not a file" if path.exists() else "is missing"
+            raise VerificationError(state, hint="verify the whole folder of the run")
+        return path.read_bytes()
+
+
+# -- plan ----------------------------------------------------------------------------
+
+
+def _plan(source: bytes, transcript: Transcript) -> Plan:
+    with _blaming(TRANSCRIPT):
+        if not transcript.entries or transcript.entries[0].kind != "start":
+            raise VerificationError("does not begin with a start")
+        start = transcript.entries[0]
+    with _blaming(PLAN):
+        # Before it is parsed: a changed byte is named as such, not as what it broke.
+        if wire.digest(PLAN_SCHEMA, source) != start.bytes_(0):
+            raise VerificationError(
+                "is not the plan that this run's transcript starts with",
+                hint="every member signed the original: ask one for its copy",
+            )
+        plan = Plan(source)
+        if not plan.complete:
+            raise VerificationError("lacks keys or a run id")
+    with _blaming(TRANSCRIPT):
+        if transcript.run_id != plan.run_id:
+            raise VerificationError("is of another run than the plan")
+    return plan
+
+
+def _compare_plan(source: bytes, path: Path) -> None:
+    with _blaming(str(path)):
+        if not path.is_file():
+            raise VerificationError("is not a file", hint="give your copy of the plan")
+        copy = path.read_bytes()
+        if copy == source:
+            return
+        given, complete = tomllib.loads(copy.decode()), tomllib.loads(source.decode())
+        if "run" not in given:
+            _complete(given, complete)
+            # Through JSON, since Python takes 1, 1.0 and true for the same.
+            if _plain(given) == _plain(complete):
+                return
+    raise VerificationError(
+        f"is not the plan in {path}",
+        file=PLAN,
+        hint="the members of this run endorsed another plan than yours",
+    )
+
+
+def _complete(given: dict[str, Any], complete: Mapping[str, Any]) -> None:
+    """Fill in what a source plan may leave open, and nothing that it states."""
+    given["run"] = complete["run"]
+    pairs = [(given["parties"], complete["parties"], "aggregator")]
+    pairs.append((given["model"], complete["model"], "start_sha256"))
+    # What it may be is checked where the plan is parsed: within the plan's epsilon.
+    pairs.append((given["privacy"], complete["privacy"], "noise_multiplier"))
+    pairs += [
+        (mine, theirs, "key")
+        for mine, theirs in zip(
+            given["parties"]["members"], complete["parties"]["members"], strict=False
+        )
+    ]
+    for mine, theirs, key in pairs:
+        if key in theirs:
+            mine.setdefault(key, theirs[key])
+
+
+def _plain(tree: Mapping[str, Any]) -> str:
+    return json.dumps(tree, sort_keys=True, default=str)
+
+
+# -- artefacts -----------------------------------------------------------------------
+
+
+def _artefacts(log: Log, files: Mapping[str, bytes]) -> None:
+    rows: dict[str, bytes] = {}
+    with _blaming(TRANSCRIPT):
+        for row in log.artefacts.rows(0):
+            match row:
+                case [str(name), bytes(digest)] if name not in rows:
+                    rows[name] = digest
+                case _:
+                    raise VerificationError("a row of the artefacts is malformed")
+        if set(rows) != set(files) - {TRANSCRIPT}:
+            wrong = sorted(set(rows) ^ (set(files) - {TRANSCRIPT}))
+            raise VerificationError(
+                f"its artefacts are not the files of a run: {', '.join(wrong)[:200]}"
+            )
+    for name, digest in rows.items():
+        if hashlib.sha256(files[name]).digest() != digest:
+            raise VerificationError(
+                "was changed after the run: its hash is not the one all members signed",
+                file=name,
+                hint="ask a member for its copy of the folder",
+            )
+
+
+# -- what the files say ----------------------------------------------------------------
+
+
+def _spent(plan: Plan, name: str, export: LedgerExport) -> float:
+    """Epsilon of all charged releases.  An infinite one is stated, not refused."""
+    with _blaming(ledger_file(name)):
+        spent = epsilon(export.charged(), delta=plan.privacy.delta).value
+        if math.isfinite(spent) and spent > plan.privacy.epsilon * (1 + 1e-9):
+            raise VerificationError(
+                f"its releases spend epsilon {spent:.6g}, above the plan's limit of "
+                f"{plan.privacy.epsilon:g}"
+            )
+    return spent
+
+
+def _json(data: bytes) -> Any:
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len({key for key, _ in items}) != len(items):
+            raise VerificationError("holds a key twice")
+        return dict(items)
+
+    def constant(name: str) -> Any:
+        raise VerificationError(f"holds {name}, which is not JSON")
+
+    return json.loads(data.decode(), object_pairs_hook=pairs, parse_constant=constant)
+
+
+def _compare_report(
+    plan: Plan, log: Log, exports: Mapping[str, LedgerExport], found: Any
+) -> None:
+    built = build_report(plan=plan, transcript=log.before_artefacts, exports=exports)
+    where = first_difference(_json(to_json(built)), found)
+    if where is not None:
+        raise VerificationError(
+            f"{where} is not what plan, transcript and ledgers give",
+            hint="trust what is recomputed: `secure-fl report DIR` writes it anew",
+        )
+
+
+def _pages(
+    report: Mapping[str, Any], metrics: Mapping[str, Any], files: Mapping[str, bytes]
+) -> list[str]:
+    """A line for each page that this version would not draw so from report.json.
+
+    No error: another version of the package words and arranges them differently.
+    """
+    with _blaming(METRICS):
+        drawn = {
+            HTML: render_html(report, metrics, pictures=False),
+            TEXT: render_text(report, metrics),
+        }
+    with _blaming(HTML):
+        shown = {HTML: without_pictures(files[HTML].decode())}
+    with _blaming(TEXT):
+        shown[TEXT] = files[TEXT].decode()
+    return [
+        _say("unchecked.page", file=name)
+        for name in drawn
+        if drawn[name] != shown[name]
+    ]
+
+
+def first_difference(expected: Any, found: Any, path: str = "") -> str | None:
+    """Path of the first field in which two JSON values differ, or None."""
+    if type(expected) is not type(found):
+        return path or "the report"
+    if isinstance(expected, dict):
+        for key in [*expected, *found]:
+            inner = f"{path}.{key}" if path else str(key)
+            if key not in expected or key not in found:
+                return inner
+            where = first_difference(expected[key], found[key], inner)
+            if where is not None:
+                return where
+        return None
+    if isinstance(expected, list):
+        for i, (one, other) in enumerate(zip(expected, found, strict=False)):
+            where = first_difference(one, other, f"{path}[{i}]")
+            if where is not None:
+                return where
+        return None if len(expected) == len(found) else f"{path}[{len(expected)}]"
+    if isinstance(expected, float):
+        same = math.isclose(expected, found, rel_tol=TOLERANCE)
+        return None if same else path
+    return None if expected == found else path
+
+
+# -- what to tell ----------------------------------------------------------------------
+
+
+def _say(key: str, **values: str) -> str:
+    return text(key, language="en", values=values)
+
+
+def _checks(
+    plan: Plan, log: Log, spent: Mapping[str, float], *, compared: bool
+) -> tuple[str, ...]:
+    members = str(len(plan.names))
+    finished = len(log.rounds)
+    lines = [
+        _say("check.transcript", entries=str(log.artefacts.sequence + 1)),
+        _say("check.plan", members=members),
+        _say(
+            "check.rounds"
+            if plan.protection.kind == "masking"
+            else "check.rounds.plain",
+            rounds=str(finished),
+            planned=str(plan.rounds.count),
+        ),
+        _say("check.files"),
+        _say("check.ledgers", members=members),
+        _say("check.report"),
+    ]
+    if compared:
+        lines.append(_say("check.copy"))
+    for name, value in spent.items():
+        number = INFINITY if math.isinf(value) else f"{value:.6g}"
+        key = "check.infinite" if math.isinf(value) else "check.epsilon"
+        lines.append(
+            _say(
+                key,
+                client=name,
+                epsilon=number,
+                delta=f"{plan.privacy.delta:g}",
+                limit=f"{plan.privacy.epsilon:g}",
+                budgeted=str(plan.rounds.count + plan.rounds.spare),
+                spare=str(plan.rounds.spare),
+            )
+        )
+    return tuple(lines)
+
+
+def _not_checked(
+    folder: Path, files: Mapping[str, bytes], notes: list[str], *, compared: bool
+) -> tuple[str, ...]:
+    lines = [] if compared else [_say("unchecked.copy")]
+    lines += [_say(f"unchecked.{key}") for key in ("code", "sum", "start", "pictures")]
+    lines += notes
+    known = {*files, "ledgers"}
+    extra = [p for p in _listed(folder) if p not in known]
+    if extra:
+        lines.append(_say("unchecked.extra", names=", ".join(extra)[:500]))
+    return tuple(lines)
+
+
+def _listed(folder: Path) -> list[str]:
+    """Names in the folder and in its ledgers, as far as they can be listed."""
+    out = []
+    for place in (folder, folder / "ledgers"):
+        with contextlib.suppress(OSError):
+            out += [p.relative_to(folder).as_posix() for p in place.iterdir()]
+    return sorted(out)

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Poisson batches: every record is in every batch independently, with one rate.
+
+The user's loader gives its data set and its collate function; its batch size, order,
+sampler and workers are replaced.  Empty batches are handed out like all others: a step
+left out would show that nobody was sampled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    TensorDataset,
+    default_collate,
+)
+
+from ..errors import UsageError
+from ..randomness import ArrayDraws
+from .steps import Steps
+
+__all__ = ["Batches", "PoissonLoader"]
+
+
+@final
+class Batches:
+    """Makes the batch of given records out of a user's loader.
+
+    Raises UsageError for a loader that cannot be sampled record by record.
+    """
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        if not isinstance(loader, DataLoader):
+            raise UsageError(
+                f"the loader is a {type(loader).__name__}, not a DataLoader",
+                hint="wrap your data set in torch.utils.data.DataLoader",
+            )
+        dataset = loader.dataset
+        if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+            raise UsageError(
+                "the data set has no length or no index: it cannot be sampled",
+                hint="use a map-style data set, with __len__ and __getitem__",
+            )
+        if loader.batch_size is None and loader.batch_sampler is None:
+            raise UsageError(
+                "the loader does no batching: each item may hold many records",
+                hint="let each item of the data set be one record, and give the "
+                "loader a batch_size",
+            )
+        self.dataset: Dataset[Any] = dataset
+        self.size = len(dataset)
+        if not self.size:
+            raise UsageError(
+                "the data set has no records", hint="a member needs at least one record"
+            )
+        self._collate: Callable[[list[Any]], Any] = loader.collate_fn
+        self._tensors: tuple[torch.Tensor, ...] | None = None
+        if type(dataset) is TensorDataset and self._collate is default_collate:
+            self._tensors = dataset.tensors
+        self._empty = _without_rows(self._of(np.zeros(1, np.int64)))
+
+    def of(self, indices: NDArray[np.int64]) -> Any:
+        """The collated batch of these records; of none, the same with no rows."""
+        return self._of(indices) if len(indices) else self._empty
+
+    def _of(self, indices: NDArray[np.int64]) -> Any:
+        if self._tensors is not None:
+            rows = torch.from_numpy(indices)
+            return [tensor.index_select(0, rows) for tensor in self._tensors]
+        return self._collate([self.dataset[i] for i in indices.tolist()])
+
+
+def _without_rows(batch: Any) -> Any:
+    """``batch`` with every tensor cut to zero rows, containers kept."""
+    if isinstance(batch, torch.Tensor):
+        return batch[:0] if batch.dim() else batch
+    if isinstance(batch, Mapping):
+        return type(batch)({k: _without_rows(v) for k, v in batch.items()})  # type: ignore[call-arg]
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(_without_rows(v) for v in batch))
+    if isinstance(batch, (list, tuple)):
+        if any(isinstance(v, (torch.Tensor, Mapping, list, tuple)) for v in batch):
+            return type(batch)([_without_rows(v) for v in batch])
+        return type(batch)()  # one text or number per record
+    return batch
+
+
+@final
+class PoissonLoader:
+    """``steps.count`` Poisson batches, once.  Takes the place of the user's loader.
+
+    The model must accept a batch of no records (``flatten(1)``, not
+    ``view(len(x), -1)``).
+    """
+
+    def __init__(
+        self, batches: Batches, *, rate: float, draws: ArrayDraws, steps: Steps
+    ) -> None:
+        self.dataset = batches.dataset
+        self._batches = batches
+        self._rate = rate
+        self._draws = draws
+        self._steps = steps
+        self._started = False
+
+    def __len__(self) -> int:
+        """The number of batches: the plan's ``local_steps``."""
+        return self._steps.count
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._started:
+            self._steps.refuse(
+                "private.loader was iterated a second time",
+                hint="one pass over it is all local steps of the round: "
+                "loop once, and set the number of steps in the plan",
+            )
+        self._started = True
+        return self._draw()
+
+    def _draw(self) -> Iterator[Any]:
+        for _ in range(self._steps.count):
+            indices = self._draws.poisson_sample(self._rate, self._batches.size)
+            self._steps.batch(len(indices))
+            yield self._batches.of(indices)

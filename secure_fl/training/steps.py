@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one noisy step is, and the order that keeps its sensitivity at the clip norm.
+
+A round is ``count`` times: batch, forward, loss, backward, step.  The bound on what
+one record can move rests on each of them happening once per step, over the batch the
+loader drew and nothing else.  :class:`Steps` therefore accepts this one order, and the
+first thing out of order ends the round: no update comes of it.
+"""
+
+from __future__ import annotations
+
+import copy
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, final
+
+import torch
+from torch import nn
+
+from ..errors import UsageError
+from ..randomness import ArrayDraws
+
+__all__ = ["GaussianStep", "PrivateCriterion", "Steps", "same_bits"]
+
+_ONE_ORDER = (
+    "each step is: next batch, one forward of private.model, one private.criterion, "
+    "one backward, private.optimizer.step()"
+)
+
+
+def same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
+    """Whether two tensors of one dtype hold the same bytes; NaN equals itself."""
+    flat = (t.detach().reshape(-1).view(torch.uint8) for t in (left, right))
+    return torch.equal(*flat)
+
+
+class _Phase(enum.Enum):
+    """What happened last, in words that fit into a message."""
+
+    READY = "the last step is complete"
+    BATCH = "a batch was drawn"
+    FORWARD = "the forward pass ran"
+    LOSS = "the loss was computed"
+    BACKWARD = "the backward pass ran"
+    OVER = "the round is over"
+
+
+@final
+class Steps:
+    """Counts the noisy steps of one round and refuses any other order.
+
+    count
+        the plan's ``local_steps``
+    trained
+        the trained parameters: nothing but :meth:`step_done` may follow a change
+    """
+
+    def __init__(self, count: int, *, trained: Sequence[nn.Parameter]) -> None:
+        self.count = count
+        self.done = 0
+        self.rows = 0
+        self._phase = _Phase.READY
+        self._refusal: UsageError | None = None
+        self._trained = trained
+        self._left = [p.detach().clone() for p in trained]
+        self._at_end: list[Callable[[], object]] = []
+
+    def at_end(self, undo: Callable[[], object]) -> None:
+        """Run ``undo`` when the round is over, whether it succeeded or not."""
+        self._at_end.append(undo)
+
+    def refuse(self, message: str, *, hint: str = _ONE_ORDER) -> NoReturn:
+        """End the round with a UsageError.  Later calls repeat the first reason."""
+        if self._refusal is None:
+            self._refusal = UsageError(message, hint=hint)
+        self._end()
+        raise self._refusal
+
+    def batch(self, rows: int) -> None:
+        """The loader is about to hand out a batch of ``rows`` records."""
+        self._move(_Phase.READY, _Phase.BATCH, "the next batch was drawn")
+        self.rows = rows
+
+    def forward(self, rows: int) -> None:
+        self._move(_Phase.BATCH, _Phase.FORWARD, "private.model was called")
+        self._check_rows(rows, "private.model was called on")
+
+    def loss(self, rows: int) -> None:
+        self._move(_Phase.FORWARD, _Phase.LOSS, "private.criterion was called")
+        self._check_rows(rows, "private.criterion gave losses for")
+
+    def backward(self) -> None:
+        self._move(_Phase.LOSS, _Phase.BACKWARD, "backward was called")
+
+    def step(self, closure: object) -> None:
+        """``optimizer.step`` begins."""
+        if closure is not None:
+            self.refuse("private.optimizer.step takes no closure")
+        self._move(_Phase.BACKWARD, _Phase.READY, "private.optimizer.step was called")
+        self._check_trained()
+
+    def step_done(self) -> None:
+        """The optimizer has moved the weights: remember where to."""
+        self.done += 1
+        for left, parameter in zip(self._left, self._trained, strict=True):
+            left.copy_(parameter.detach())
+
+    def finish(self) -> None:
+        """The trainer asks for its update.  Raises UsageError unless all is done."""
+        if self._refusal is not None:
+            raise self._refusal
+        if self._phase is not _Phase.READY or self.done != self.count:
+            self.refuse(
+                f"{self.done} of the plan's {self.count} local steps were taken",
+                hint="run the loop over the whole of private.loader, once",
+            )
+        self._check_trained()
+        self._end()
+
+    def _end(self) -> None:
+        self._phase = _Phase.OVER
+        while self._at_end:
+            self._at_end.pop()()
+
+    def _move(self, source: _Phase, target: _Phase, what: str) -> None:
+        if self._phase is not source:
+            self.refuse(f"{what} where {self._phase.value}")
+        self._phase = target
+
+    def _check_rows(self, rows: int, what: str) -> None:
+        if rows != self.rows:
+            self.refuse(
+                f"{what} {rows} rows, but the batch has {self.rows} records",
+                hint="keep one row per record of the batch, in the first dimension",
+            )
+
+    def _check_trained(self) -> None:
+        for left, parameter in zip(self._left, self._trained, strict=True):
+            if left.dtype != parameter.dtype or left.shape != parameter.shape:
+                self.refuse("a trained parameter changed its shape or dtype")
+            if not same_bits(left, parameter):
+                self.refuse(
+                    "the weights were changed by something other than "
+                    "private.optimizer.step()",
+                    hint="such a change may carry exact values of records: pass "
+                    "private.optimizer to your loop, and keep no other optimizer",
+                )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class GaussianStep:
+    """One step's mechanism: clip each record, sum, add noise, divide.
+
+    Every number is a constant of the plan.
+
+    clip_norm
+        largest L2 norm of one record's gradient over all trained parameters
+    noise_multiplier
+        standard deviation of the noise, in units of ``clip_norm``
+    normaliser
+        what the noisy sum is divided by; never the batch's own size
+    draws
+        the stream the noise comes from
+    """
+
+    clip_norm: float
+    noise_multiplier: float
+    normaliser: float
+    draws: ArrayDraws
+
+    def factors(self, norms: torch.Tensor) -> torch.Tensor:
+        """What each record's gradient is multiplied by: min(1, C / norm)."""
+        return (self.clip_norm / norms).clamp(max=1.0)
+
+    def noisy(self, clipped: torch.Tensor) -> torch.Tensor:
+        """``clipped`` plus N(0, (noise_multiplier * clip_norm)^2) per coordinate.
+
+        Drawn in float64 and rounded to the dtype of ``clipped`` before the addition.
+        """
+        std = self.noise_multiplier * self.clip_norm
+        noise = torch.from_numpy(self.draws.normal(std, clipped.numel()))
+        return clipped + noise.view(clipped.shape).to(clipped)
+
+
+class _SumGradient(torch.autograd.Function):
+    """Shows the batch's loss; its gradient is that of the sum over records.
+
+    The gradient of a mean carries 1 / batch size, which depends on who was sampled.
+    Multiplying it out again would leave its rounding behind; so it never enters.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, losses: torch.Tensor, steps: Steps, divisor: int
+    ) -> torch.Tensor:
+        ctx.steps = steps
+        ctx.rows = len(losses)
+        return losses.sum() / divisor
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        ctx.steps.backward()
+        return gradient.expand(ctx.rows), None, None
+
+
+@final
+class PrivateCriterion(nn.Module):
+    """The user's criterion, record by record.
+
+    It shows what the criterion would show, "mean" or "sum" over the batch, and hands
+    each record's own gradient back.  "mean" divides by the number of records also
+    where the criterion weighs classes or ignores labels: dividing by the batch's total
+    weight would let one record scale all others.
+
+    Where the model is in eval mode, or no gradient is wanted, it only shows.
+    """
+
+    def __init__(
+        self, criterion: nn.Module, steps: Steps, *, training: Callable[[], bool]
+    ) -> None:
+        """``training`` says whether the model is in training mode."""
+        super().__init__()
+        self.reduction = str(criterion.reduction)
+        self._by_record = copy.deepcopy(criterion)
+        self._by_record.reduction = "none"  # type: ignore[assignment]
+        self._steps = steps
+        self._training = training
+
+    def forward(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The loss of ``outputs`` (first dimension: records), one scalar."""
+        losses: torch.Tensor = self._by_record(outputs, targets)
+        if losses.dim() == 0:
+            self._steps.refuse(
+                'the criterion gives one loss for the batch under reduction="none"',
+                hint="use a criterion of torch.nn, or honour the reduction",
+            )
+        mean = self.reduction == "mean"
+        if losses.dim() > 1:
+            losses = losses.flatten(1).mean(1) if mean else losses.flatten(1).sum(1)
+        divisor = max(len(losses), 1) if mean else 1
+        wanted = torch.is_grad_enabled() and losses.requires_grad
+        if not (wanted and self._training()):
+            return losses.sum() / divisor
+        self._steps.loss(len(losses))
+        shown = _SumGradient.apply(losses, self._steps, divisor)  # type: ignore[no-untyped-call]
+        assert isinstance(shown, torch.Tensor)
+        return shown

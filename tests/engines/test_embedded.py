@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole runs on this machine: what comes out, who may fail, what is charged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import secure_fl as sfl
+from secure_fl.errors import (
+    BudgetExceeded,
+    EngineError,
+    PlanError,
+    TooFewClients,
+    UsageError,
+)
+from secure_fl.privacy import Ledger
+from secure_fl.transcript import Transcript
+
+from .support import NAMES, Trainer, plan, plan_text, start, trainer, trainers
+
+
+def test_a_run_leaves_files_that_verify(tmp_path: Path) -> None:
+    finished = sfl.run(plan(), trainers(), model=start(), out=tmp_path / "out")
+    verified = sfl.verify_run(tmp_path / "out")
+    assert len(verified.checks) >= 6
+    assert set(verified.epsilon) == set(NAMES)
+    assert 0 < max(verified.epsilon.values()) <= 6
+    on_disk = sfl.GlobalModel.load(tmp_path / "out" / "model.safetensors")
+    assert on_disk.digest() == finished.model.digest() != start().digest()
+
+
+def test_run_and_save_are_the_same_files(tmp_path: Path) -> None:
+    finished = sfl.run(plan(), trainers(), model=start())
+    finished.save(tmp_path / "out")
+    sfl.verify_run(tmp_path / "out")
+    assert finished.report.data["simulation"]
+    with pytest.raises(UsageError, match="holds a run already"):
+        finished.save(tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["masking", "plain"])
+def test_both_protections_run_and_verify(tmp_path: Path, kind: str) -> None:
+    finished = sfl.run(plan(kind=kind), trainers(), model=start(), out=tmp_path / "o")
+    sfl.verify_run(tmp_path / "o")
+    rounds = Transcript.from_bytes(finished.files["transcript.cbor"]).of_kind("round")
+    assert [e.rows(3) for e in rounds] == [list(NAMES)] * 2
+
+
+def test_figures_of_held_out_rows_are_kept_apart(tmp_path: Path) -> None:
+    finished = sfl.run(
+        plan(),
+        trainers(),
+        model=start(),
+        evaluate=lambda m: {"size": float(m.size)},
+        baselines=lambda: {"pooled": {"size": 1.0}},
+    )
+    assert finished.metrics["final"] == {"round": 1, "size": 82.0}
+    assert (
+        json.loads(finished.files["metrics.json"])["baselines"]["pooled"]["size"] == 1
+    )
+    assert "size" not in json.dumps(finished.report.data["claims"])
+
+
+def test_a_client_that_cannot_train_is_a_dropout(tmp_path: Path) -> None:
+    def broken(r: sfl.ClientRound) -> sfl.PrivateUpdate:
+        raise EngineError("the file server is down")
+
+    # Four members with one colluding: threshold 3, so one may be missing.
+    finished = sfl.run(
+        plan(), {**trainers(), "clinic-b": broken}, model=start(), out=tmp_path / "out"
+    )
+    sfl.verify_run(tmp_path / "out")
+    log = Transcript.from_bytes(finished.files["transcript.cbor"])
+    assert [e.rows(3) for e in log.of_kind("round")] == [
+        ["clinic-a", "clinic-c", "clinic-d"]
+    ] * 2
+    claim = finished.report.claims[0]
+    assert claim["clients"]["clinic-b"]["epsilon"] == 0
+    assert claim["clients"]["clinic-a"]["epsilon"] > 0
+
+
+def test_too_few_clients_end_the_run_and_leave_nothing(tmp_path: Path) -> None:
+    def broken(r: sfl.ClientRound) -> sfl.PrivateUpdate:
+        raise EngineError("the file server is down")
+
+    clients = {**trainers(), "clinic-b": broken, "clinic-c": broken}
+    home = tmp_path / "home"
+    with pytest.raises(TooFewClients):
+        sfl.run(plan(), clients, model=start(), out=tmp_path / "out", home=home)
+    assert not (tmp_path / "out").exists()
+    # Nobody's vector had left, so nobody was charged.
+    ledger = Ledger(home / "clients" / "clinic-a" / "ledger.sqlite", client="clinic-a")
+    assert ledger.charged("clinics") == []
+    assert len(ledger.releases("clinics")) == 2
+    ledger.close()
+
+
+def test_an_attempt_that_fails_is_made_again_without_a_second_charge(
+    tmp_path: Path,
+) -> None:
+    """Two clinics are away in the first attempt: nobody's vector left, so the updates
+    of the others go into the second one under the charge they have."""
+    calls: dict[str, int] = {}
+
+    def away_once(name: str, seed: int) -> Trainer:
+        fit = trainer(seed)
+
+        def wrapped(r: sfl.ClientRound) -> sfl.PrivateUpdate:
+            calls[name] = calls.get(name, 0) + 1
+            if calls[name] == 1:
+                raise EngineError("on the way")
+            return fit(r)
+
+        return wrapped
+
+    clients = {
+        **trainers(),
+        "clinic-c": away_once("clinic-c", 2),
+        "clinic-d": away_once("clinic-d", 3),
+    }
+    finished = sfl.run(plan(rounds=1), clients, model=start(), out=tmp_path / "out")
+    sfl.verify_run(tmp_path / "out")
+    assert calls == {"clinic-c": 2, "clinic-d": 2}
+    releases = finished.report.data["releases"]
+    for name in ("clinic-a", "clinic-b"):
+        assert [(r["attempt"], r["state"]) for r in releases[name]] == [(0, "released")]
+    for name in ("clinic-c", "clinic-d"):
+        assert [(r["attempt"], r["state"]) for r in releases[name]] == [(1, "released")]
+
+
+def test_an_unprotected_update_makes_epsilon_infinite(tmp_path: Path) -> None:
+    def exact(r: sfl.ClientRound) -> object:
+        return sfl.unprotected(np.zeros(82), reason="a rehearsal with made-up data")
+
+    finished = sfl.run(
+        plan(rounds=1),
+        {**trainers(), "clinic-a": exact},  # type: ignore[dict-item]
+        model=start(),
+        out=tmp_path / "out",
+    )
+    clients = finished.report.claims[0]["clients"]
+    assert clients["clinic-a"]["epsilon"] == "infinity"
+    assert finished.report.claims[0]["consortium"]["epsilon"] == "infinity"
+    assert "a rehearsal" in finished.files["report.txt"].decode()
+    verified = sfl.verify_run(tmp_path / "out")
+    assert verified.epsilon["clinic-a"] == float("inf")
+
+
+def test_a_trainer_must_return_a_claimed_update() -> None:
+    def raw(r: sfl.ClientRound) -> object:
+        return np.zeros(82)
+
+    with pytest.raises(UsageError, match="PrivateUpdate"):
+        sfl.run(plan(), {**trainers(), "clinic-a": raw}, model=start())  # type: ignore[dict-item]
+
+
+def test_an_update_of_another_round_is_refused() -> None:
+    kept: list[sfl.PrivateUpdate] = []
+    fit = trainer(0)
+
+    def stale(r: sfl.ClientRound) -> sfl.PrivateUpdate:
+        kept.append(fit(r))
+        return kept[0]
+
+    with pytest.raises(UsageError, match="another round"):
+        sfl.run(plan(), {**trainers(), "clinic-a": stale}, model=start())
+
+
+def test_a_budget_holds_across_runs(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    sfl.run(plan(), trainers(), model=start(), out=tmp_path / "one", home=home)
+    with pytest.raises(BudgetExceeded) as refused:
+        sfl.run(plan(), trainers(), model=start(), out=tmp_path / "two", home=home)
+    assert refused.value.spent > 0
+    assert refused.value.projected > refused.value.limit
+    assert not (tmp_path / "two").exists()
+    # Without a home the ledger is thrown away: a simulation of its own.
+    sfl.run(plan(), trainers(), model=start(), out=tmp_path / "three")
+
+
+def test_trainers_and_members_must_match() -> None:
+    with pytest.raises(UsageError, match="clinic-d"):
+        sfl.run(plan(), trainers(NAMES[:3]), model=start())
+
+
+def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="holds files already"):
+        sfl.run(plan(), trainers(), model=start(), out=tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_start_of_another_hash_is_refused() -> None:
+    text = plan_text().replace(
+        'kind = "custom"', f'kind = "custom"\nstart_sha256 = "{"0" * 64}"'
+    )
+    with pytest.raises(PlanError, match="another model"):
+        sfl.run(sfl.Plan(text.encode()), trainers(), model=start())
+
+
+def test_a_custom_plan_without_a_start_is_refused() -> None:
+    with pytest.raises(PlanError, match=r"model\.start"):
+        sfl.run(plan(), trainers())
+
+
+def test_seeded_randomness_is_stamped(tmp_path: Path) -> None:
+    from secure_fl.randomness import SeededInsecure
+
+    finished = sfl.run(
+        plan(rounds=1), trainers(), model=start(), random=SeededInsecure(b"test")
+    )
+    assert finished.report.data["insecure"]
+    assert "INSECURE" in finished.files["report.html"].decode()
+    assert "INSECURE" in finished.files["report.txt"].decode()
+
+
+def test_noise_is_not_repeated_between_runs() -> None:
+    one, two = (
+        sfl.run(
+            plan(rounds=1, noise_multiplier=20.0), trainers(), model=start()
+        ).model.flatten()
+        for _ in range(2)
+    )
+    assert np.count_nonzero(one == two) < one.size / 10

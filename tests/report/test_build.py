@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The figures of the report, against formulas that share no code with it."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import pytest
+
+from secure_fl.errors import UsageError
+from secure_fl.privacy import Gaussian
+from secure_fl.report import Report, build_report, to_json
+from secure_fl.transcript import Transcript
+
+from .support import NAMES, Consortium, Made
+
+PHI = NormalDist().cdf
+
+
+def gaussian_epsilon(mu: float, delta: float) -> float:
+    """Epsilon of one Gaussian release of sensitivity over noise ``mu``: exact."""
+
+    def excess(epsilon: float) -> float:
+        near, far = mu / 2 - epsilon / mu, -mu / 2 - epsilon / mu
+        return PHI(near) - math.exp(epsilon) * PHI(far) - delta
+
+    low, high = 0.0, 50.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if excess(middle) > 0 else (low, middle)
+    return high
+
+
+def report_of(made: Made) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads(made.files["report.json"])
+    return report
+
+
+def played(folder: Path, **settings: str) -> Consortium:
+    folder.mkdir()
+    return Consortium(folder, **settings)  # type: ignore[arg-type]
+
+
+# Releases of three steps with noise multiplier 6: the failed attempt of round 1 was
+# reserved by all but bank-d, which took part in round 0 only.
+RELEASES = {"bank-a": 3, "bank-b": 3, "bank-c": 3, "bank-d": 1}
+
+
+def test_epsilon_counts_failed_attempts(made: Made) -> None:
+    claim = report_of(made)["claims"][0]
+    for name, releases in RELEASES.items():
+        figures = claim["clients"][name]
+        exact = gaussian_epsilon(math.sqrt(3 * releases) / 6, 1e-5)
+        assert figures["epsilon"] == pytest.approx(exact, rel=1e-3)
+        assert figures["epsilon"] <= figures["epsilon_rdp"]
+        assert figures["releases_charged"] == releases
+        assert figures["epsilon_without_amplification"] == figures["epsilon"]
+        assert figures["mu_gdp"] == pytest.approx(math.sqrt(3 * releases) / 6, rel=1e-2)
+    assert claim["consortium"]["epsilon"] == claim["clients"]["bank-a"]["epsilon"]
+
+
+def test_profile_falls_with_delta(made: Made) -> None:
+    for figures in report_of(made)["claims"][0]["clients"].values():
+        pairs = figures["profile"]
+        assert len(pairs) == 5
+        assert [d for d, _ in pairs] == sorted((d for d, _ in pairs), reverse=True)
+        assert [e for _, e in pairs] == sorted(e for _, e in pairs)
+        assert dict(map(tuple, pairs))[1e-5] == figures["epsilon"]
+
+
+def test_overlapping_clients_add_up(tmp_path: Path) -> None:
+    made = played(tmp_path / "homes", overlap="overlapping").play()
+    report = report_of(made)
+    steps = 3 * sum(RELEASES.values())
+    exact = gaussian_epsilon(math.sqrt(steps) / 6, 1e-5)
+    whole = report["claims"][0]["consortium"]
+    assert whole["epsilon"] == pytest.approx(exact, rel=1e-3)
+    assert report["composition"]["across_clients"] == "sequential"
+    assert report["privacy_unit"]["max_parties_per_unit"] == 4
+
+
+def test_epsilon_over_rounds(made: Made) -> None:
+    over = report_of(made)["epsilon_over_rounds"]
+    steps = {"bank-a": (3, 9), "bank-d": (3, 3)}
+    for name, (first, second) in steps.items():
+        got = [(p["round"], p["epsilon"]) for p in over[name]]
+        assert [place for place, _ in got] == [0, 1]
+        for (_, value), count in zip(got, (first, second), strict=True):
+            exact = gaussian_epsilon(math.sqrt(count) / 6, 1e-5)
+            assert value == pytest.approx(exact, rel=1e-3)
+    last = report_of(made)["claims"][0]["clients"]["bank-a"]["epsilon"]
+    assert over["bank-a"][-1]["epsilon"] == last
+
+
+def test_earlier_runs_are_counted(tmp_path: Path) -> None:
+    consortium = played(tmp_path / "homes")
+    consortium.ledgers["bank-a"].reserve(
+        consortium.plan.lineage,
+        run_id=b"an earlier run..",
+        round_index=0,
+        attempt=0,
+        event=Gaussian(1.0),
+        unit="record",
+        adjacency="add-or-remove-one",
+        delta=1e-5,
+        limit=8.0,
+        now=1,
+    )
+    report = report_of(consortium.play())
+    figures = report["claims"][0]["clients"]["bank-a"]
+    alone = gaussian_epsilon(3 / 6, 1e-5)
+    both = gaussian_epsilon(math.sqrt(9 / 36 + 1), 1e-5)
+    assert figures["epsilon_this_run"] == pytest.approx(alone, rel=1e-3)
+    assert figures["epsilon"] == pytest.approx(both, rel=1e-3)
+    assert len(report["releases"]["bank-a"]) == 3
+    assert report["epsilon_over_rounds"]["bank-a"][-1]["epsilon"] == figures["epsilon"]
+
+
+def test_sampling_is_credited_and_shown_without(tmp_path: Path) -> None:
+    report = report_of(played(tmp_path / "homes", rate="0.1").play())
+    figures = report["claims"][0]["clients"]["bank-a"]
+    exact = gaussian_epsilon(3 / 6, 1e-5)
+    assert figures["epsilon_without_amplification"] == pytest.approx(exact, rel=1e-3)
+    assert figures["epsilon"] < exact / 2
+    assert report["mechanism"]["normaliser"]["bank-a"] == 40.0
+    assert "sampling-secret" in report["threat_model"]["assumptions"]
+
+
+def test_an_unprotected_update_makes_it_infinite(tmp_path: Path) -> None:
+    report = report_of(played(tmp_path / "homes", unprotected="bank-b").play())
+    claim = report["claims"][0]
+    for figures in (claim["clients"]["bank-b"], claim["consortium"]):
+        for key in ("epsilon", "epsilon_rdp", "epsilon_without_amplification"):
+            assert figures[key] == "infinity"
+        assert figures["mu_gdp"] == "infinity"
+        assert figures["advantage"] == 1.0
+        assert {e for _, e in figures["profile"]} == {"infinity"}
+        assert figures["reasons"] == ["a baseline without noise"]
+    assert isinstance(claim["clients"]["bank-a"]["epsilon"], float)
+    assert claim["clients"]["bank-a"]["reasons"] == []
+
+
+def test_rounds_failures_and_states(made: Made) -> None:
+    report = report_of(made)
+    assert [r["survivors"] for r in report["rounds"]] == [
+        list(NAMES),
+        ["bank-a", "bank-b", "bank-c"],
+    ]
+    assert report["rounds"][1]["left_out"] == ["bank-d"]
+    (failure,) = report["failures"]
+    assert (failure["round"], failure["attempt"]) == (1, 0)
+    assert report["skipped_rounds"] == []
+    states = {n: [r["state"] for r in rows] for n, rows in report["releases"].items()}
+    assert states == {
+        "bank-a": ["released", "sent", "released"],
+        "bank-b": ["released", "sent", "released"],
+        "bank-c": ["released", "sent", "released"],
+        "bank-d": ["released"],
+    }
+
+
+def test_form(made: Made) -> None:
+    report = report_of(made)
+    assert next(iter(report)) == "schema_version"
+    assert report["schema_version"] == "secure-fl/report/1"
+    assert report["simulation"] is True
+    assert report["insecure"] is True
+    assert report["threat_model"]["threshold"] == 3
+    # keys of maps, at any depth, are ids: no sentence hides in them
+    assert to_json(report) == made.files["report.json"]
+    assert Report(report).claims[0]["id"] == "record-local"
+
+
+def test_what_is_missing_is_named(made: Made) -> None:
+    empty = Transcript(made.transcript.run_id)
+    with pytest.raises(UsageError, match="bank-a"):
+        build_report(plan=made.plan, transcript=made.transcript, exports={})
+    with pytest.raises(UsageError):
+        build_report(plan=made.plan, transcript=empty, exports={})

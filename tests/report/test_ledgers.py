@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A client rewrites its own ledger and signs it: the transcript still knows better."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from secure_fl.errors import VerificationError
+from secure_fl.privacy import Event, Gaussian, NonPrivate, PoissonGaussian, read_export
+from secure_fl.privacy.book import Book, Entry, export_bytes
+from secure_fl.report import verify_run
+
+from .support import Made, with_file
+
+
+def entries_of(made: Made, client: str) -> tuple[Entry, ...]:
+    return read_export(
+        made.files[f"ledgers/{client}.cbor"],
+        public_key=made.identities[client].public_key,
+        client=client,
+    ).entries
+
+
+def book_of(
+    made: Made,
+    client: str,
+    *,
+    keep: Callable[[Entry], bool] = lambda entry: True,
+    event: Event | None = None,
+    delta: float | None = None,
+    limit: float | None = None,
+    ctx: bytes | None = None,
+    round_index: int | None = None,
+    lineage: str | None = None,
+) -> Book:
+    """The client's book written anew, with some entries left out or changed."""
+    book = Book(client, lineage or made.plan.lineage)
+    new: dict[bytes, bytes] = {}
+    for entry in entries_of(made, client):
+        if not keep(entry):
+            continue
+        r = entry.reservation
+        made_ = None
+        if r is not None:
+            made_ = book.next_reserved(
+                run_id=r.run_id,
+                round_index=r.round_index if round_index is None else round_index,
+                attempt=r.attempt,
+                event=event or r.event,
+                unit="record",
+                adjacency="add-or-remove-one",
+                delta=delta or r.delta,
+                limit=limit or r.limit,
+                now=entry.time,
+            )
+            new[entry.hash] = made_.hash
+        else:
+            assert entry.kind != "reserved"
+            made_ = book.next_step(
+                new[entry.of],
+                entry.kind,
+                ctx=ctx if ctx and entry.ctx else entry.ctx,
+                now=entry.time,
+            )
+        if made_ is not None:
+            book.append(made_)
+    return book
+
+
+def refused(made: Made, tmp_path: Path, client: str, book: Book) -> VerificationError:
+    """Verify with ``book`` in place of the client's, signed by everybody."""
+    data = export_bytes(book, identity=made.identities[client])
+    files = with_file(made, f"ledgers/{client}.cbor", data, resign=True)
+    folder = replace(made, files=files).write(tmp_path / "run")
+    with pytest.raises(VerificationError) as caught:
+        verify_run(folder)
+    return caught.value
+
+
+def last_three(made: Made, client: str) -> Iterator[bytes]:
+    """The hashes of a client's last reservation and its two steps."""
+    yield from (e.hash for e in entries_of(made, client)[-3:])
+
+
+def test_the_same_book_is_the_same_bytes(made: Made) -> None:
+    book = book_of(made, "bank-a")
+    data = export_bytes(book, identity=made.identities["bank-a"])
+    assert data == made.files["ledgers/bank-a.cbor"]
+
+
+def test_a_release_left_out(made: Made, tmp_path: Path) -> None:
+    gone = set(last_three(made, "bank-a"))
+    book = book_of(made, "bank-a", keep=lambda e: e.hash not in gone)
+    error = refused(made, tmp_path, "bank-a", book)
+    assert error.file == "ledgers/bank-a.cbor"
+    assert "round 1" in str(error)
+
+
+def test_every_release_left_out(made: Made, tmp_path: Path) -> None:
+    book = book_of(made, "bank-b", keep=lambda e: False)
+    assert refused(made, tmp_path, "bank-b", book).file == "ledgers/bank-b.cbor"
+
+
+def test_a_sent_update_called_unsent(made: Made, tmp_path: Path) -> None:
+    last = entries_of(made, "bank-a")[-1]
+    book = book_of(made, "bank-a", keep=lambda e: e.of != last.of)
+    key = next(r.entry_hash for r in book.releases() if r.state == "reserved")
+    step = book.next_step(key, "aborted", ctx=b"", now=0)
+    assert step is not None
+    book.append(step)
+    assert refused(made, tmp_path, "bank-a", book).file == "ledgers/bank-a.cbor"
+
+
+def test_an_opened_update_that_was_not(made: Made, tmp_path: Path) -> None:
+    """bank-c's upload failed in round 1, attempt 0: it cannot be in a sum."""
+    book = book_of(made, "bank-c")
+    key = next(r.entry_hash for r in book.releases() if r.state == "sent")
+    step = book.next_step(key, "released", ctx=b"", now=0)
+    assert step is not None
+    book.append(step)
+    error = refused(made, tmp_path, "bank-c", book)
+    assert error.file == "ledgers/bank-c.cbor"
+    assert "opened" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("changed", "word"),
+    [
+        ({"event": PoissonGaussian(1.0, 60.0)}, "mechanism"),
+        ({"event": NonPrivate("none")}, "limit"),
+        ({"delta": 1e-3}, "limit"),
+        ({"limit": 80.0}, "limit"),
+        ({"round_index": 7}, "round"),
+        ({"lineage": "another data set"}, "another data set"),
+    ],
+)
+def test_other_terms(
+    made: Made, tmp_path: Path, changed: dict[str, object], word: str
+) -> None:
+    keep = {e.hash for e in entries_of(made, "bank-d")}
+    book = book_of(made, "bank-d", keep=lambda e: e.hash in keep, **changed)  # type: ignore[arg-type]
+    error = refused(made, tmp_path, "bank-d", book)
+    assert error.file == "ledgers/bank-d.cbor"
+    assert word in str(error)
+
+
+def test_a_context_nobody_knows(made: Made, tmp_path: Path) -> None:
+    book = book_of(made, "bank-d", ctx=bytes(31) + b"\x01")
+    assert refused(made, tmp_path, "bank-d", book).file == "ledgers/bank-d.cbor"
+
+
+def test_a_release_more(made: Made, tmp_path: Path) -> None:
+    """Charged and never logged: possible, but the report does not say so."""
+    book = book_of(made, "bank-d")
+    assert made.plan.run_id is not None
+    book.append(
+        book.next_reserved(
+            run_id=made.plan.run_id,
+            round_index=1,
+            attempt=1,
+            event=made.plan.release,
+            unit="record",
+            adjacency="add-or-remove-one",
+            delta=made.plan.privacy.delta,
+            limit=made.plan.privacy.epsilon,
+            now=0,
+        )
+    )
+    error = refused(made, tmp_path, "bank-d", book)
+    assert error.file == "report.json"
+    assert "bank-d" in str(error)
+
+
+def test_a_budget_overspent_elsewhere(made: Made, tmp_path: Path) -> None:
+    """Another run of the same data set has spent more than this plan allows."""
+    book = book_of(made, "bank-d")
+    book.append(
+        book.next_reserved(
+            run_id=bytes(16),
+            round_index=0,
+            attempt=0,
+            event=Gaussian(0.5),
+            unit="record",
+            adjacency="add-or-remove-one",
+            delta=1e-5,
+            limit=math.inf,
+            now=0,
+        )
+    )
+    error = refused(made, tmp_path, "bank-d", book)
+    assert error.file == "ledgers/bank-d.cbor"
+    assert "above the plan's limit" in str(error)
+
+
+def test_the_ledger_of_another(made: Made, tmp_path: Path) -> None:
+    data = made.files["ledgers/bank-b.cbor"]
+    files = with_file(made, "ledgers/bank-a.cbor", data, resign=True)
+    folder = replace(made, files=files).write(tmp_path / "run")
+    with pytest.raises(VerificationError) as caught:
+        verify_run(folder)
+    assert caught.value.file == "ledgers/bank-a.cbor"
+
+
+def test_a_book_signed_by_another(made: Made, tmp_path: Path) -> None:
+    data = export_bytes(book_of(made, "bank-a"), identity=made.identities["bank-b"])
+    files = with_file(made, "ledgers/bank-a.cbor", data, resign=True)
+    folder = replace(made, files=files).write(tmp_path / "run")
+    with pytest.raises(VerificationError) as caught:
+        verify_run(folder)
+    assert caught.value.file == "ledgers/bank-a.cbor"

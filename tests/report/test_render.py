@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pages say what report.json says, to everybody, and run nothing."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from secure_fl.errors import UsageError
+from secure_fl.report import render_html, render_text
+from secure_fl.report.pictures import line_chart
+from secure_fl.report.render import without_pictures
+from secure_fl.report.strings import ENGLISH, text
+
+from .support import METRICS, Made
+
+
+@pytest.fixture
+def report(made: Made) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(made.files["report.json"])
+    return data
+
+
+def numbers(value: Any) -> Iterator[float]:
+    """Every number of a claim, at any depth."""
+    if isinstance(value, dict):
+        for item in value.values():
+            yield from numbers(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from numbers(item)
+    elif isinstance(value, float):
+        yield value
+
+
+def test_every_number_of_the_claim_is_shown(report: dict[str, Any]) -> None:
+    claim = {**report["claims"][0], "projected": None}
+    html, plain = render_html(report, METRICS), render_text(report, METRICS)
+    words = set(re.split(r"[\s<>]+", html)), set(plain.split())
+    shown = {json.dumps(n).removesuffix(".0") for n in numbers(claim)}
+    assert len(shown) > 20
+    for page in words:
+        bare = {w.strip(".,:") for w in page}
+        assert shown <= bare
+    for hash_ in (report["plan"]["hash"], report["transcript_head"]):
+        assert hash_ in html
+        assert hash_ in plain
+
+
+def test_html_runs_and_loads_nothing(report: dict[str, Any]) -> None:
+    html = render_html(report, METRICS)
+    for word in ("<script", "http", "javascript:", "@import", "src=", "<link", "<form"):
+        assert word not in html.lower()
+    assert not re.search(r"\son\w+=", html)
+    assert not re.search(r"url\((?!#)", html)
+
+
+class Outline(HTMLParser):
+    """Headings, tables and pictures, as a screen reader meets them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.levels: list[int] = []
+        self.tables = 0
+        self.captions = 0
+        self.labels: list[str] = []
+        self.ids: list[str] = []
+        self.language = ""
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        if tag not in ("meta", "path", "use", "br"):
+            self.open.append(tag)
+        if re.fullmatch("h[1-6]", tag):
+            self.levels.append(int(tag[1]))
+        self.tables += tag == "table"
+        self.captions += tag == "caption"
+        if tag == "html":
+            self.language = found.get("lang") or ""
+        if tag == "svg":
+            assert found["role"] == "img"
+            self.labels.append(found["aria-label"] or "")
+        if found.get("id"):
+            self.ids.append(str(found["id"]))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if dict(attrs).get("id"):
+            self.ids.append(str(dict(attrs)["id"]))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in ("meta", "path", "use", "br"):
+            assert self.open.pop() == tag
+
+
+def test_html_is_accessible(report: dict[str, Any]) -> None:
+    outline = Outline()
+    html = render_html(report, METRICS)
+    outline.feed(html)
+    assert outline.open == []
+    assert outline.language == "en"
+    assert outline.levels[0] == 1
+    assert outline.levels.count(1) == 1
+    for before, after in zip(outline.levels, outline.levels[1:], strict=False):
+        assert after <= before + 1
+    assert outline.tables == outline.captions > 5
+    assert len(outline.labels) == 2  # epsilon and accuracy
+    assert all(len(label) > 20 for label in outline.labels)
+    assert len(set(outline.ids)) == len(outline.ids)
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [
+        p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_text_has_contrast(report: dict[str, Any]) -> None:
+    html = render_html(report, METRICS)
+    style = html[html.index("<style>") : html.index("</style>")]
+    colours = set(re.findall(r"[^-]color: (#[0-9a-f]{6})", style))
+    assert len(colours) >= 2
+    for colour in colours:
+        assert 1.05 / (luminance(colour) + 0.05) >= 4.5
+
+
+def test_text_is_narrow_and_plain(report: dict[str, Any]) -> None:
+    plain = render_text(report, METRICS)
+    assert max(map(len, plain.splitlines())) <= 80
+    assert all(c.isprintable() or c == "\n" for c in plain)
+    assert plain.endswith("\n")
+
+
+def test_hostile_names(report: dict[str, Any]) -> None:
+    nasty = "_<script>alert(1)</script>\x1b[2J$\\frac$" + "x" * 120
+    report["plan"]["name"] = nasty
+    report["failures"][0]["reason"] = nasty
+    report["claims"][0]["clients"]["bank-a"]["reasons"] = [nasty, "{0} {delta}"]
+    metrics = {
+        "baselines": {nasty: {nasty: 0.5}},
+        "history": [{"round": i, nasty: 0.1 * i} for i in range(3)],
+    }
+    html, plain = render_html(report, metrics), render_text(report, metrics)
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    assert "\x1b" not in plain
+    assert max(map(len, plain.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        {},
+        {"history": []},
+        {"history": None, "final": None, "baselines": None},
+        {"history": [3, "x", {"accuracy": 0.5}], "final": {"loss": float("nan")}},
+        {"final": {"auc": True}},
+    ],
+)
+def test_no_scores(report: dict[str, Any], metrics: dict[str, Any]) -> None:
+    assert "No scores were recorded." in render_html(report, metrics)
+    assert "No scores were recorded." in render_text(report, metrics)
+
+
+def test_scores_are_shown_as_not_covered(report: dict[str, Any]) -> None:
+    for page in (render_html(report, METRICS), render_text(report, METRICS)):
+        assert "not covered by the claims" in " ".join(page.split())
+        for value in ("0.8125", "one bank alone", "0.9"):
+            assert value in page
+
+
+def test_stamps(report: dict[str, Any]) -> None:
+    for flags in ((True, True), (True, False), (False, True), (False, False)):
+        report["simulation"], report["insecure"] = flags
+        for page in (render_html(report, {}), render_text(report, {})):
+            assert ("SIMULATION" in page) == flags[0]
+            assert ("INSECURE" in page) == flags[1]
+    assert "NO PRIVACY GUARANTEE" not in render_text(report, {})
+    whole = report["claims"][0]["consortium"]
+    whole["epsilon"], whole["reasons"] = "infinity", ["a baseline"]
+    for page in (render_html(report, {}), render_text(report, {})):
+        assert "NO PRIVACY GUARANTEE" in page
+        assert "a baseline" in page
+
+
+def test_infinite_curves_are_not_drawn(report: dict[str, Any]) -> None:
+    for line in report["epsilon_over_rounds"].values():
+        for point in line:
+            point["epsilon"] = "infinity"
+    html = render_html(report, {})
+    assert "<svg" not in html
+    assert text("over.infinite", language="en", values={}) in html
+
+
+def test_skipped_rounds_are_listed(report: dict[str, Any]) -> None:
+    report["skipped_rounds"] = [2]
+    assert "skipped: no attempt succeeded" in render_text(report, {})
+
+
+def test_equal_input_gives_equal_bytes(report: dict[str, Any]) -> None:
+    other = copy.deepcopy(report)
+    assert render_html(report, METRICS) == render_html(other, METRICS)
+    html = render_html(report, METRICS)
+    assert without_pictures(html) == render_html(report, METRICS, pictures=False)
+    assert "<svg" not in without_pictures(html)
+
+
+def test_pictures() -> None:
+    lines = {f"bank-{i}": [(0.0, 0.1 * i), (1.0, 0.2 * i)] for i in range(20)}
+    lines["twin"] = lines["bank-19"]
+    svg = line_chart(
+        lines,
+        x_label="round",
+        y_label="epsilon",
+        alternative='a "b" <c>',
+        identifier="p",
+    )
+    assert svg.startswith("<svg ")
+    assert svg.endswith("</svg>")
+    assert "&quot;b&quot; &lt;c&gt;" in svg
+    assert "bank-19, twin" in svg
+    assert "bank-1<" not in svg  # the lowest of too many are left out
+    assert ">epsilon<" in svg  # text stays text
+
+
+def test_languages(report: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="xx"):
+        render_html(report, {}, language="xx")
+    with pytest.raises(UsageError, match="xx"):
+        render_text(report, {}, language="xx")
+
+
+def test_no_sentence_is_left_over(report: dict[str, Any]) -> None:
+    """Every id that report.json uses has a sentence."""
+    claim = report["claims"][0]
+    ids = [f"assumption.{i}" for i in claim["relies_on"]]
+    ids += [f"not_claimed.{i}" for i in report["not_claimed"]]
+    ids += [f"not_protected.{i}" for i in report["not_protected"]]
+    assert set(ids) <= set(ENGLISH)

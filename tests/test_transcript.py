@@ -289,7 +289,8 @@ def test_a_member_does_not_follow_another_log() -> None:
     gap = [*log.entries[:5], *log.entries[6:]]
     with pytest.raises(FaultyAggregator, match="does not continue"):
         check_extension(gap, head=genesis(RUN), member=MEMBER.name, sent=sent)
-    forked = dataclasses.replace(log.entries[3], hash=bytes(32))
+    other = make().entries[2].data
+    forked = dataclasses.replace(log.entries[3], data=other)
     entries = [*log.entries[:3], forked, *log.entries[4:]]
     with pytest.raises(FaultyAggregator, match="does not continue"):
         check_extension(entries, head=genesis(RUN), member=MEMBER.name, sent=sent)

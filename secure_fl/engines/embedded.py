@@ -165,7 +165,9 @@ def run(
             stack=stack,
         )
         try:
-            if not resume:
+            if resume:
+                simulation.settle()
+            else:
                 simulation.begin(out_path)
             finished = simulation.rounds(baselines)
         except SecureFLError:
@@ -324,6 +326,15 @@ class _Simulation:
                 log_head=self._transcript.head,
             )
 
+    def settle(self) -> None:
+        """After a crash: the ledgers learn of opened sums that they had not noted."""
+        for entry in self._transcript.of_kind("round"):
+            for name in entry.rows(3):
+                assert isinstance(name, str)
+                self._ledgers[name].opened(
+                    self._plan.lineage, ctx=entry.bytes_(2), now=_now()
+                )
+
     @property
     def finished_rounds(self) -> int:
         return len(self._transcript.of_kind("round"))
@@ -390,8 +401,6 @@ class _Simulation:
         for index in range(begin, plan.rounds.count):
             self._one_round(index, attempt)
             attempt = 0
-            if self._keeps:
-                self._save(index + 1, -1)
         if not self.finished_rounds:
             raise TooFewClients(
                 0, plan.min_clients, hint="no round could be opened; see the log"
@@ -413,7 +422,14 @@ class _Simulation:
             opened = self._attempt(index, attempt, excluded)
             if opened is not None:
                 self._finish_round(index, attempt, opened)
+                if self._keeps:
+                    self._save(index + 1, -1)
+                # Only now: a crash before would lose the round, not its charge.
+                for name, participant in self._participants.items():
+                    participant.conclude(opened=name in opened.survivors)
                 return
+        if self._keeps:
+            self._save(index + 1, -1)
         for participant in self._participants.values():
             participant.conclude(opened=False)
         if self._budget is not None:
@@ -541,11 +557,9 @@ class _Simulation:
         )
         self._transcript.sign(self._aggregator)
         signed = list(self._transcript.entries)
-        for name, participant in self._participants.items():
-            participant.conclude(opened=name in opened.survivors)
-            if name in opened.survivors:
-                signature = participant.countersign(signed, entry)
-                self._transcript.add_signature(name, entry, signature)
+        for name in opened.survivors:
+            signature = self._participants[name].countersign(signed, entry)
+            self._transcript.add_signature(name, entry, signature)
         if self._evaluate is not None:
             figures = {k: float(v) for k, v in self._evaluate(self._model).items()}
             self._history.append({"round": index, **figures})

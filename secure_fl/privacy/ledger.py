@@ -178,6 +178,15 @@ class Ledger:
         """The sum that holds the release was opened."""
         self._step(reservation, "released", b"", now)
 
+    def opened(self, lineage: str, *, ctx: bytes, now: int) -> None:
+        """After a crash: the sum of ``ctx`` was opened.  Noted, unless it was."""
+        with self._writing(lineage) as book:
+            for r in book.releases():
+                if r.state == "sent" and r.contexts[-1] == ctx:
+                    entry = book.next_step(r.entry_hash, "released", ctx=b"", now=now)
+                    if entry is not None:
+                        self._append(book, entry)
+
     def aborted(self, reservation: Reservation, *, now: int) -> None:
         """Take the charge back.  Caller knows that nothing of the release ever left."""
         self._step(reservation, "aborted", b"", now)

@@ -77,16 +77,6 @@ def assert_proof(error: SecureFLError, client: int) -> None:
 # -- what clients send --------------------------------------------------------
 
 
-def _copies_akey_of(c: Consortium, data: bytes) -> bytes:
-    theirs = Advertise.decode(c.said[1][0][0], c.session).announcement
-    return announce(c, LIAR, theirs.mask_key, key_of(data, 4))
-
-
-def _copies_a_key(c: Consortium, data: bytes) -> bytes:
-    theirs = Advertise.decode(c.said[1][0][0], c.session).announcement
-    return announce(c, LIAR, theirs.mask_key, key_of(data, 4))
-
-
 def _input(c: Consortium, data: bytes, **changes: bytes) -> bytes:
     """A signed input with fields changed, signed again by the liar."""
     message = MaskedInput.decode(data, c.session)
@@ -122,9 +112,8 @@ AGGREGATOR_CHECKS: list[tuple[str, int, int | None, Lie]] = [
     ("not signed by it", 1, None, lambda c, d: with_field(d, 5, bytes(64))),
     ("not signed by it", 1, None, lambda c, d: with_field(d, 3, bytes(31) + b"\1")),
     ("another client's name", 1, None, lambda c, d: with_field(d, 2, 0)),
-    ("stands twice", 1, None, _copies_a_key),
     (
-        "stands twice",
+        "two keys are one",
         1,
         None,
         lambda c, d: announce(c, LIAR, key_of(d, 3), key_of(d, 3)),

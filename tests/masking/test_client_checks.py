@@ -257,25 +257,22 @@ def replaced(c: Consortium, client: int, data: bytes) -> CohortKeys:
     return CohortKeys(tuple(rows))
 
 
-def test_a_copied_key_names_the_copier_that_stands_after() -> None:
+@pytest.mark.parametrize("copier", [LIAR, 3])
+def test_a_copied_key_is_let_through_and_useless(copier: int) -> None:
+    """A rule against copies would name the owner of a key that somebody copied first;
+    without one the copier cannot open its boxes, and its shares do not add up."""
     c = Consortium(make_session(4)).run(steps=1)
     rows = announcements(c)
-    keys = replaced(c, 2, announce(c, 2, rows[1].seal_key, rows[2].mask_key))
-    with pytest.raises(FaultyClient, match="bank-2: its key stands twice"):
-        check_cohort(c.session, keys)
+    keys = replaced(c, copier, announce(c, copier, rows[2].seal_key, rows[2].mask_key))
+    check_cohort(c.session, keys)
 
 
-def test_a_copied_key_is_no_proof_against_its_owner() -> None:
+def test_one_key_for_both_purposes_names_its_client() -> None:
     c = Consortium(make_session(4)).run(steps=1)
     rows = announcements(c)
-    # Client 1 is the liar; client 2 is honest, and named.
-    keys = replaced(c, LIAR, announce(c, LIAR, rows[2].seal_key, rows[1].mask_key))
-    with pytest.raises(ProtocolError) as caught:
+    keys = replaced(c, LIAR, announce(c, LIAR, rows[1].mask_key, rows[1].mask_key))
+    with pytest.raises(FaultyClient, match="bank-1: its two keys are one"):
         check_cohort(c.session, keys)
-    error = caught.value
-    assert not isinstance(error, FaultyClient) or (
-        isinstance(error, FaultyClientOrAggregator) or error.client == "bank-1"
-    )
 
 
 def test_an_overtaken_announcement_is_not_its_owners_fault() -> None:

@@ -76,11 +76,6 @@ def cohort_faults(w: World) -> list[Json]:
             aggregator,
         ),
         bad(
-            "6.1: bank-d signed the sealing key of bank-c as its own",
-            [*rows[:3], steps.announcement(d, w.everyone[2].seal_key, d.mask_key)],
-            fault("FaultyClient", "bank-d"),
-        ),
-        bad(
             "6.1: bank-d signed one key for both purposes",
             [*rows[:3], steps.announcement(d, d.mask_key, d.mask_key)],
             fault("FaultyClient", "bank-d"),

@@ -35,6 +35,15 @@ def tagged(value: Value) -> Json:
     return {"array": [tagged(item) for item in value]}
 
 
+def _unfolding() -> str:
+    """Pairs of references, each to the pair before: 24 doublings in 200 bytes."""
+    pair = "d81c8200" + "00"
+    for number in range(24):
+        inner = f"d81d{number:02x}" if number < 24 else f"d81d18{number:02x}"
+        pair += f"d81c82{inner}{inner}"
+    return "9818" + pair
+
+
 def wire_cases() -> list[Json]:
     good: list[tuple[str, Value]] = [
         ("zero", 0),
@@ -73,6 +82,8 @@ def wire_cases() -> list[Json]:
         ("text that is not UTF-8", "61ff"),
         ("arrays nested nine deep", "81" * 9 + "00"),
         ("a shared value and a reference to it", "82d81c8100d81d00"),
+        ("shared values that would unfold to 2^24 numbers", _unfolding()),
+        ("text kept for reference, and a reference to it", "d901008263616263d81900"),
     ]
     out = [
         case(why, {"bytes": ref.cbor(v).hex()}, {"value": tagged(v)}) for why, v in good
@@ -184,6 +195,10 @@ def key_text_cases() -> list[Json]:
         ("a digit that base32 does not have", text[:-1] + "1"),
         ("padding", text + "========"),
         ("a space at the end", text + " "),
+        (
+            "a letter whose upper case is ASCII",
+            "sfl1" + text[4:].replace("i", "\u0131", 1),
+        ),
     ]
     good = [
         case("a public key", {"text": text}, {"public_key": public.hex()}),

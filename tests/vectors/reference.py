@@ -173,11 +173,12 @@ def encode_reals(
     weight: int,
 ) -> list[int]:
     """SPEC 3.4: words of a vector."""
-    largest = math.ceil(clip / step)
     out = []
     for value, d in zip(x, dither, strict=True):
-        units = math.floor(min(max(value, -clip), clip) / step + d)
-        out.append(weight * min(max(units, -largest), largest) % 2**bits)
+        scaled = min(max(value, -clip), clip) / step
+        units = math.floor(scaled)
+        units += (scaled - units) + d >= 1
+        out.append(weight * units % 2**bits)
     return out
 
 

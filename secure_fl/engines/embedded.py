@@ -9,6 +9,7 @@ secrecy is nothing (one process holds all), and the report says SIMULATION.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import time
@@ -68,13 +69,29 @@ class Progress:
 @final
 @dataclass(frozen=True)
 class Run:
-    """A finished run: the model, the report, and every file an auditor needs."""
+    """A finished run: the model, the report, and every file an auditor needs.
+
+    Report and files are made when they are first asked for.
+    """
 
     plan: Plan
     model: GlobalModel
-    report: Report
     metrics: Metrics
-    files: Mapping[str, bytes] = field(repr=False)
+    close: Callable[[], tuple[Report, Mapping[str, bytes]]] = field(repr=False)
+
+    @functools.cached_property
+    def _closed(self) -> tuple[Report, Mapping[str, bytes]]:
+        return self.close()
+
+    @property
+    def report(self) -> Report:
+        """The epsilon report; ``report.claims`` is its first table."""
+        return self._closed[0]
+
+    @property
+    def files(self) -> Mapping[str, bytes]:
+        """What :meth:`save` writes: bytes by file name."""
+        return self._closed[1]
 
     def save(self, folder: str | Path) -> Path:
         """Write the run's files into ``folder``, which must be new or empty.
@@ -410,7 +427,12 @@ class _Simulation:
             metrics["final"] = self._history[-1]
         if baselines is not None:
             metrics["baselines"] = dict(baselines())
-        return self._close(metrics)
+        plan = self._plan
+        exported = {
+            name: self._ledgers[name].export(plan.lineage, identity=identity)
+            for name, identity in self._identities.items()
+        }
+        return Run(plan, self._model, metrics, lambda: self._close(metrics, exported))
 
     def _one_round(self, index: int, first_attempt: int) -> None:
         excluded: set[str] = set()
@@ -566,12 +588,11 @@ class _Simulation:
 
     # -- the end -----------------------------------------------------------------
 
-    def _close(self, metrics: Metrics) -> Run:
+    def _close(
+        self, metrics: Metrics, exported: Mapping[str, bytes]
+    ) -> tuple[Report, Mapping[str, bytes]]:
+        """Report, signed list of files, and the last signatures."""
         plan, transcript = self._plan, self._transcript
-        exported = {
-            name: self._ledgers[name].export(plan.lineage, identity=identity)
-            for name, identity in self._identities.items()
-        }
         exports = {
             name: read_export(
                 data, public_key=self._identities[name].public_key, client=name
@@ -600,7 +621,7 @@ class _Simulation:
             signature = self._participants[name].countersign(entries, artefacts)
             transcript.add_signature(name, artefacts, signature)
         files[TRANSCRIPT_FILE] = transcript.to_bytes()
-        return Run(plan, self._model, Report(report), metrics, files)
+        return Report(report), files
 
 
 def _now() -> int:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from . import errors
     from .engines.arrays import secure_sum
-    from .engines.embedded import Run, run
+    from .engines.embedded import run
+    from .engines.result import Run
     from .model import GlobalModel
     from .plan import Plan, load_plan
     from .privacy import PrivateUpdate, unprotected
@@ -44,7 +45,7 @@ _HOME = {
     "Plan": "plan",
     "PrivateUpdate": "privacy",
     "Report": "report",
-    "Run": "engines.embedded",
+    "Run": "engines.result",
     "load_plan": "plan",
     "run": "engines.embedded",
     "secure_sum": "engines.arrays",

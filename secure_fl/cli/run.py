@@ -20,8 +20,8 @@ from ..errors import UsageError
 from ..plan import Plan, load_plan
 
 if TYPE_CHECKING:
-    from ..engines.embedded import Progress as RunProgress
-    from ..engines.embedded import Run
+    from ..engines.result import Progress as RunProgress
+    from ..engines.result import Run
     from ..model import GlobalModel
     from ..training import TabularSplit
 
@@ -72,7 +72,8 @@ def command(
             "the plan has no [data], so there is nothing to train on",
             hint="describe a CSV there, or bring trainers: secure_fl.run in Python",
         )
-    from ..engines.embedded import require_empty, run
+    from ..engines.embedded import run
+    from ..engines.setup import require_empty
 
     if not resume:
         require_empty(out)

@@ -12,7 +12,7 @@ from ..model import GlobalModel
 from ..plan import Plan
 from ..privacy import Ledger, Reservation, Unprotected
 from ..randomness import SystemRandom
-from .embedded import Trainer
+from .simulation import Trainer
 
 __all__ = ["train_alone"]
 

@@ -15,6 +15,7 @@ from .aggregator import (
     CollectShares,
     Opened,
 )
+from .checks import check_omission
 from .client import (
     AwaitCohort,
     AwaitInbox,
@@ -22,7 +23,6 @@ from .client import (
     AwaitStatement,
     Parked,
     Uploading,
-    check_omission,
     start,
     unpark,
 )

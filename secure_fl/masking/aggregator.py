@@ -19,7 +19,7 @@ from .. import wire
 from ..errors import FaultyClient, StateReused, TooFewClients
 from ..fixedpoint import Word
 from . import crypto, shamir
-from .client import self_commitment, share_commitment
+from .checks import self_commitment, share_commitment
 from .messages import (
     INPUT_LABEL,
     REVEAL_LABEL,

@@ -34,12 +34,18 @@ from ..errors import (
     FaultyClient,
     ProtocolError,
     StateReused,
-    TooFewClients,
     UsageError,
 )
 from ..fixedpoint import Word, pack
 from ..identity import Identity
 from . import crypto, shamir
+from .checks import (
+    check_agreements,
+    check_cohort,
+    need,
+    self_commitment,
+    share_commitment,
+)
 from .messages import (
     INPUT_LABEL,
     REVEAL_LABEL,
@@ -63,7 +69,7 @@ from .messages import (
     dealers_hash,
     signed_shares,
 )
-from .session import SPEC, Session
+from .session import Session
 from .vectors import ChunkTree
 
 __all__ = [
@@ -72,22 +78,9 @@ __all__ = [
     "AwaitSignatures",
     "AwaitStatement",
     "Uploading",
-    "check_omission",
     "start",
     "unpark",
 ]
-
-
-def share_commitment(
-    session: Session, kind: str, dealer: int, to: int, share: bytes
-) -> bytes:
-    """Binds a dealer to one share.  A share is uniform, so its hash hides it."""
-    return wire.digest(f"{SPEC} {kind} share", session.ctx, dealer, to, share)
-
-
-def self_commitment(session: Session, dealer: int, beta: int) -> bytes:
-    """Binds a dealer to the secret behind its self mask."""
-    return wire.digest(f"{SPEC} self", session.ctx, dealer, shamir.to_bytes(beta))
 
 
 def _box_info(
@@ -136,12 +129,6 @@ class _State:
         raise TypeError("protocol states are not copied or pickled: a copy is a reuse")
 
 
-def _need(session: Session, alive: int) -> None:
-    needed = session.parameters.needed
-    if alive < needed:
-        raise TooFewClients(alive, needed)
-
-
 def start(
     session: Session, identity: Identity, *, random: bytes
 ) -> tuple[AwaitCohort, Advertise]:
@@ -170,23 +157,6 @@ def start(
     ]
     announcement = KeyAnnouncement(me, seal_key, mask_key, signature)
     return AwaitCohort(session, identity, me, secrets), Advertise(announcement)
-
-
-def check_cohort(session: Session, keys: CohortKeys) -> None:
-    """SPEC 6.1: signatures, enough clients.
-
-    Two clients may show one key: the copier cannot use it (boxes and pair masks name
-    both ends), and refusing it would let a copier frame the owner.
-    """
-    for a in keys.announcements:
-        public = session.public_key(a.client)
-        if not wire.verify(public, a.signature, a.label(), *a.signed(session)):
-            raise FaultyAggregator(
-                f"the keys of {session.name(a.client)} are not signed by it"
-            )
-        if a.seal_key == a.mask_key:
-            raise FaultyClient(session.name(a.client), "its two keys are one")
-    _need(session, len(keys.announcements))
 
 
 @final
@@ -299,7 +269,7 @@ class AwaitInbox(_State):
             raise FaultyAggregator("a box comes from outside the cohort")
         if me not in dealers:
             raise FaultyAggregator("our own shares are missing")
-        _need(session, len(dealers))
+        need(session, len(dealers))
         seal_key = crypto.private_key(seal_seed)
         mask_key = crypto.mask_private_key(shamir.from_bytes(z_), ctx=session.ctx)
         held: _Secrets = []
@@ -478,35 +448,12 @@ class AwaitStatement(_State):
             raise FaultyAggregator("the statement leaves us out")
         if [rows[0].root, rows[0].claim, rows[0].attached] != mine:
             raise FaultyAggregator("the statement holds another vector for us")
-        _need(session, len(message.survivors))
+        need(session, len(message.survivors))
         signature = self._identity.sign(STATEMENT_LABEL, *message.signed(session))
         state = AwaitSignatures(
             session, self._identity, me, [held, message.encode(session)]
         )
         return state, Agreement(me, signature)
-
-
-def check_agreements(
-    session: Session, statement: Statement, signatures: Signatures
-) -> None:
-    """SPEC 6.5: at least threshold survivors signed this very statement."""
-    clients = set(statement.clients)
-    good: set[int] = set()
-    for agreement in signatures.agreements:
-        if agreement.client not in clients:
-            raise FaultyAggregator("a signature comes from outside the statement")
-        if not wire.verify(
-            session.public_key(agreement.client),
-            agreement.signature,
-            STATEMENT_LABEL,
-            *statement.signed(session),
-        ):
-            raise FaultyAggregator(
-                f"the signature of {session.name(agreement.client)} does not hold"
-            )
-        good.add(agreement.client)
-    if len(good) < session.parameters.threshold:
-        raise TooFewClients(len(good), session.parameters.threshold)
 
 
 @final
@@ -567,18 +514,3 @@ def unpark(session: Session, identity: Identity, data: bytes) -> Parked:
             return _PARKED[tag](session, identity, me, secrets)
         case _:
             raise UsageError("these bytes are not a parked state")
-
-
-def check_omission(
-    session: Session, me: int, statement: Statement, signatures: Signatures
-) -> None:
-    """That context ``session`` can never open client ``me``'s vector (SPEC 7).
-
-    Two sets of threshold signers share an honest client, and an honest client signs
-    one statement per context: if threshold signed one without ``me``, none with ``me``
-    will be.  Only then may the same update enter another context.  Raises
-    FaultyAggregator or TooFewClients where that is not shown.
-    """
-    if me in statement.clients:
-        raise FaultyAggregator("the statement holds our vector: it may be opened")
-    check_agreements(session, statement, signatures)

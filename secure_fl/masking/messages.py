@@ -12,6 +12,13 @@ from typing import Final, Literal, final
 
 from .. import wire
 from ..errors import ProtocolError
+from .codec import (
+    ascending_rows,
+    client_index,
+    fixed_bytes,
+    kind_of,
+    open_message,
+)
 from .crypto import BOX_OVERHEAD
 from .session import SPEC, Session
 
@@ -40,47 +47,6 @@ HASH: Final = wire.HASH_BYTES
 SIGNATURE: Final = wire.SIGNATURE_BYTES
 PLAIN_BOX: Final = 64  # two shares of 32 bytes
 BOX: Final = PLAIN_BOX + BOX_OVERHEAD
-
-
-def _open(data: bytes, session: Session, kind: int) -> wire.Fields:
-    fields = wire.Fields(wire.decode(data))
-    if fields.integer(0) != kind:
-        raise ProtocolError("a message of another kind was expected")
-    if fields.bytes_(1, size=HASH) != session.ctx:
-        raise ProtocolError("the message belongs to another context")
-    return fields
-
-
-def kind_of(data: bytes) -> int:
-    """The kind of a message, before it is parsed in full."""
-    return wire.Fields(wire.decode(data)).integer(0)
-
-
-def _client(fields: wire.Fields, key: int, session: Session) -> int:
-    return fields.integer(key, high=len(session.roster) - 1)
-
-
-def _rows(
-    fields: wire.Fields, key: int, session: Session, width: int
-) -> list[list[wire.Value]]:
-    """Rows of ``width`` that start with strictly ascending client indices."""
-    rows: list[list[wire.Value]] = []
-    last = -1
-    for row in fields.array(key):
-        if not isinstance(row, list) or len(row) != width:
-            raise ProtocolError(f"field {key} holds a malformed row")
-        client = row[0]
-        if type(client) is not int or not last < client < len(session.roster):
-            raise ProtocolError(f"field {key}: clients are not strictly ascending")
-        last = client
-        rows.append(row)
-    return rows
-
-
-def _bytes(value: wire.Value, *sizes: int) -> bytes:
-    if not isinstance(value, bytes) or (sizes and len(value) not in sizes):
-        raise ProtocolError("a row holds bytes of the wrong type or length")
-    return value
 
 
 # -- step 1: keys ---------------------------------------------------------------
@@ -126,9 +92,9 @@ class Advertise:
 
     @classmethod
     def decode(cls, data: bytes, session: Session) -> Advertise:
-        f = _open(data, session, 1)
+        f = open_message(data, session, 1)
         out = KeyAnnouncement(
-            _client(f, 2, session),
+            client_index(f, 2, session),
             f.bytes_(3, size=32),
             f.bytes_(4, size=32),
             f.bytes_(5, size=SIGNATURE),
@@ -152,16 +118,16 @@ class CohortKeys:
 
     @classmethod
     def decode(cls, data: bytes, session: Session) -> CohortKeys:
-        f = _open(data, session, 2)
+        f = open_message(data, session, 2)
         out = []
-        for row in _rows(f, 2, session, 4):
+        for row in ascending_rows(f, 2, session, 4):
             assert isinstance(row[0], int)
             out.append(
                 KeyAnnouncement(
                     row[0],
-                    _bytes(row[1], 32),
-                    _bytes(row[2], 32),
-                    _bytes(row[3], SIGNATURE),
+                    fixed_bytes(row[1], 32),
+                    fixed_bytes(row[2], 32),
+                    fixed_bytes(row[3], SIGNATURE),
                 )
             )
         f.end()
@@ -228,17 +194,19 @@ class SealedShares:
 
     @classmethod
     def decode(cls, data: bytes, session: Session) -> SealedShares:
-        f = _open(data, session, 3)
-        client = _client(f, 2, session)
+        f = open_message(data, session, 3)
+        client = client_index(f, 2, session)
         commitment = f.bytes_(3, size=HASH)
         shares = []
-        for row in _rows(f, 4, session, 4):
+        for row in ascending_rows(f, 4, session, 4):
             to = row[0]
             assert isinstance(to, int)
             # A dealer keeps its own share: that row has no box.
-            box = _bytes(row[1], 0 if to == client else BOX)
+            box = fixed_bytes(row[1], 0 if to == client else BOX)
             shares.append(
-                SealedShare(to, box, _bytes(row[2], HASH), _bytes(row[3], HASH))
+                SealedShare(
+                    to, box, fixed_bytes(row[2], HASH), fixed_bytes(row[3], HASH)
+                )
             )
         signature = f.bytes_(5, size=SIGNATURE)
         f.end()
@@ -290,27 +258,27 @@ class Inbox:
 
     @classmethod
     def decode(cls, data: bytes, session: Session, *, reader: int) -> Inbox:
-        f = _open(data, session, 4)
+        f = open_message(data, session, 4)
         out = []
-        for row in _rows(f, 2, session, 8):
+        for row in ascending_rows(f, 2, session, 8):
             dealer, path = row[0], row[5]
             assert isinstance(dealer, int)
             if not isinstance(path, list) or len(path) > 64:
                 raise ProtocolError("a row holds a malformed path")
             share = SealedShare(
                 reader,
-                _bytes(row[2], 0 if dealer == reader else BOX),
-                _bytes(row[3], HASH),
-                _bytes(row[4], HASH),
+                fixed_bytes(row[2], 0 if dealer == reader else BOX),
+                fixed_bytes(row[3], HASH),
+                fixed_bytes(row[4], HASH),
             )
             out.append(
                 InboxEntry(
                     dealer,
-                    _bytes(row[1], HASH),
+                    fixed_bytes(row[1], HASH),
                     share,
-                    tuple(_bytes(node, HASH) for node in path),
-                    _bytes(row[6], HASH),
-                    _bytes(row[7], SIGNATURE),
+                    tuple(fixed_bytes(node, HASH) for node in path),
+                    fixed_bytes(row[6], HASH),
+                    fixed_bytes(row[7], SIGNATURE),
                 )
             )
         f.end()
@@ -341,8 +309,8 @@ class Chunk:
 
     @classmethod
     def decode(cls, data: bytes, session: Session) -> Chunk:
-        f = _open(data, session, 5)
-        client = _client(f, 2, session)
+        f = open_message(data, session, 5)
+        client = client_index(f, 2, session)
         index = f.integer(3, high=session.parameters.chunks - 1)
         words = f.bytes_(4, size=session.parameters.chunk_size(index))
         f.end()
@@ -395,10 +363,10 @@ class MaskedInput:
 
     @classmethod
     def decode(cls, data: bytes, session: Session) -> MaskedInput:
-        f = _open(data, session, 6)
-        client = _client(f, 2, session)
+        f = open_message(data, session, 6)
+        client = client_index(f, 2, session)
         root, dealers, claim = (f.bytes_(k, size=HASH) for k in (3, 4, 5))
-        attached = _bytes(f.bytes_(6), 0, HASH)
+        attached = fixed_bytes(f.bytes_(6), 0, HASH)
         signature = f.bytes_(7, size=SIGNATURE)
         f.end()
         return cls(client, root, dealers, claim, attached, signature)
@@ -451,17 +419,17 @@ class Statement:
 
     @classmethod
     def decode(cls, data: bytes, session: Session) -> Statement:
-        f = _open(data, session, 7)
+        f = open_message(data, session, 7)
         cohort, dealers = f.bytes_(2, size=HASH), f.bytes_(3, size=HASH)
         survivors = []
-        for row in _rows(f, 4, session, 4):
+        for row in ascending_rows(f, 4, session, 4):
             assert isinstance(row[0], int)
             survivors.append(
                 Survivor(
                     row[0],
-                    _bytes(row[1], HASH),
-                    _bytes(row[2], HASH),
-                    _bytes(row[3], 0, HASH),
+                    fixed_bytes(row[1], HASH),
+                    fixed_bytes(row[2], HASH),
+                    fixed_bytes(row[3], 0, HASH),
                 )
             )
         f.end()
@@ -484,8 +452,8 @@ class Agreement:
 
     @classmethod
     def decode(cls, data: bytes, session: Session) -> Agreement:
-        f = _open(data, session, 8)
-        out = cls(_client(f, 2, session), f.bytes_(3, size=SIGNATURE))
+        f = open_message(data, session, 8)
+        out = cls(client_index(f, 2, session), f.bytes_(3, size=SIGNATURE))
         f.end()
         return out
 
@@ -506,11 +474,11 @@ class Signatures:
 
     @classmethod
     def decode(cls, data: bytes, session: Session) -> Signatures:
-        f = _open(data, session, 9)
+        f = open_message(data, session, 9)
         out = []
-        for row in _rows(f, 2, session, 2):
+        for row in ascending_rows(f, 2, session, 2):
             assert isinstance(row[0], int)
-            out.append(Agreement(row[0], _bytes(row[1], SIGNATURE)))
+            out.append(Agreement(row[0], fixed_bytes(row[1], SIGNATURE)))
         f.end()
         return cls(tuple(out))
 
@@ -555,15 +523,15 @@ class Reveal:
 
     @classmethod
     def decode(cls, data: bytes, session: Session) -> Reveal:
-        f = _open(data, session, 10)
-        client = _client(f, 2, session)
+        f = open_message(data, session, 10)
+        client = client_index(f, 2, session)
         shares = []
-        for row in _rows(f, 3, session, 3):
+        for row in ascending_rows(f, 3, session, 3):
             of, code = row[0], row[1]
             assert isinstance(of, int)
             if type(code) is not int or code not in _KINDS:
                 raise ProtocolError("a share of an unknown kind")
-            shares.append(RevealedShare(of, _KINDS[code], _bytes(row[2], 32)))
+            shares.append(RevealedShare(of, _KINDS[code], fixed_bytes(row[2], 32)))
         signature = f.bytes_(4, size=SIGNATURE)
         f.end()
         return cls(client, tuple(shares), signature)

@@ -16,7 +16,7 @@ from typing import Final, NoReturn, final
 from .. import wire
 from ..errors import ProtocolError
 from ..masking import Session
-from ..masking.client import check_agreements, check_cohort
+from ..masking.checks import check_agreements, check_cohort
 from ..masking.messages import (
     INPUT_LABEL,
     SHARES_LABEL,

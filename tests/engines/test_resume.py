@@ -51,7 +51,7 @@ class _Killer:
         return wrapped
 
     def install(self) -> None:
-        from secure_fl.engines import embedded, state
+        from secure_fl.engines import embedded, simulation, state
         from secure_fl.keystore import DiskKeystore
         from secure_fl.privacy import Ledger
 
@@ -60,6 +60,7 @@ class _Killer:
             (DiskKeystore, ("begin",)),
             (state.RunState, ("save", "remove")),
             (embedded, ("write_durably",)),
+            (simulation, ("write_durably",)),
         ):
             for name in names:
                 setattr(owner, name, self.around(getattr(owner, name)))

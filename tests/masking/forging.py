@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable
 
 from secure_fl.masking import crypto, messages, shamir
-from secure_fl.masking.client import self_commitment, share_commitment
+from secure_fl.masking.checks import self_commitment, share_commitment
 from secure_fl.masking.messages import (
     Advertise,
     KeyAnnouncement,

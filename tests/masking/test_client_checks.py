@@ -18,7 +18,8 @@ from secure_fl.errors import (
     TooFewClients,
 )
 from secure_fl.masking import CollectAdvertise, CollectShares, messages, start
-from secure_fl.masking.client import AwaitCohort, check_agreements, check_cohort
+from secure_fl.masking.checks import check_agreements, check_cohort
+from secure_fl.masking.client import AwaitCohort
 from secure_fl.masking.messages import (
     Advertise,
     Agreement,

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from secure_fl import fixedpoint, identity, masking, wire
 from secure_fl.errors import FaultyClient, ProtocolError, SecureFLError
 from secure_fl.masking import crypto, messages, shamir
-from secure_fl.masking.client import share_commitment
+from secure_fl.masking.checks import share_commitment
 
 from .generate import FILES, FOLDER, render
 

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run gives back: progress on the way, and everything at the end."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+from ..model import GlobalModel
+from ..plan import Plan
+from ..report import Report
+from .setup import require_empty
+from .state import write_durably
+
+__all__ = ["Metrics", "Progress", "Run"]
+
+Metrics = dict[str, Any]
+
+
+@final
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is: for a progress bar."""
+
+    round: int
+    rounds: int
+    attempt: int
+    step: str
+    client: str = ""
+
+
+@final
+@dataclass(frozen=True)
+class Run:
+    """A finished run: the model, the report, and every file an auditor needs.
+
+    Report and files are made when they are first asked for.
+    """
+
+    plan: Plan
+    model: GlobalModel
+    metrics: Metrics
+    close: Callable[[], tuple[Report, Mapping[str, bytes]]] = field(repr=False)
+
+    @functools.cached_property
+    def _closed(self) -> tuple[Report, Mapping[str, bytes]]:
+        return self.close()
+
+    @property
+    def report(self) -> Report:
+        """The epsilon report; ``report.claims`` is its first table."""
+        return self._closed[0]
+
+    @property
+    def files(self) -> Mapping[str, bytes]:
+        """What :meth:`save` writes: bytes by file name."""
+        return self._closed[1]
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the run's files into ``folder``, which must be new or empty.
+
+        Raises UsageError where it is not, EngineError where the disk fails.
+        """
+        out = Path(folder)
+        require_empty(out)
+        for name, data in self.files.items():
+            write_durably(out / name, data)
+        return out

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run on this machine starts from: a completed plan, identities, a state."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ..errors import PlanError, UsageError
+from ..identity import Identity, key_to_text
+from ..model import GlobalModel
+from ..plan import Plan, load_plan
+from ..randomness import RandomSource
+from ..transcript import Transcript
+from .state import Checkpoint, RunState
+
+__all__ = [
+    "AGGREGATOR",
+    "PLAN_FILE",
+    "TRANSCRIPT_FILE",
+    "Setup",
+    "prepare",
+    "require_empty",
+    "resume",
+]
+
+AGGREGATOR: Final = "aggregator"
+PLAN_FILE: Final = "plan.toml"
+TRANSCRIPT_FILE: Final = "transcript.cbor"
+
+
+def require_empty(out: Path) -> None:
+    """Raises UsageError unless ``out`` is a new or empty folder."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is not a folder")
+    if out.is_dir() and any(out.iterdir()):
+        held = "a run" if (out / PLAN_FILE).exists() else "files"
+        raise UsageError(
+            f"{out} holds {held} already",
+            hint="choose a new folder"
+            + ("; an unfinished run goes on with --resume" if held == "a run" else ""),
+        )
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A completed plan with its identities and the place its state lives."""
+
+    plan: Plan
+    identities: Mapping[str, Identity]
+    aggregator: Identity
+    state: RunState
+    checkpoint: Checkpoint
+
+
+def _start_model(plan: Plan, model: GlobalModel | None) -> GlobalModel:
+    if model is not None:
+        return model
+    if plan.model.kind == "custom":
+        if plan.model.start is None:
+            raise PlanError(
+                "is missing",
+                key="model.start",
+                hint="name a safetensors file there, or give run(..., model=...)",
+            )
+        return GlobalModel.load(plan.folder / plan.model.start)
+    from ..training import initial_model
+
+    return initial_model(plan)
+
+
+def prepare(
+    source: Plan,
+    model: GlobalModel | None,
+    out: Path | None,
+    home: Path | None,
+    random: RandomSource,
+    stack: contextlib.ExitStack,
+) -> Setup:
+    start = _start_model(source, model)
+    given = source.model.start_sha256
+    start_hash = hashlib.sha256(start.to_bytes()).hexdigest()
+    if given is not None and given != start_hash:
+        raise PlanError("the start is another model", key="model.start_sha256")
+    if any(m.key for m in source.parties.members) or source.run_id is not None:
+        raise PlanError(
+            "a simulation makes its own keys and run id",
+            key="parties.members",
+            hint="leave `key`, `aggregator` and [run] out of a plan for `run`",
+        )
+    run_id = random.bytes(16)
+    identities = {n: Identity.new(n, random=random) for n in source.names}
+    aggregator = Identity.new(AGGREGATOR, random=random)
+    plan = source.completed(
+        keys={n: key_to_text(i.public_key) for n, i in identities.items()},
+        aggregator=key_to_text(aggregator.public_key),
+        run_id=run_id,
+        start_sha256=start_hash,
+    )
+    if out is None and home is None:
+        state = stack.enter_context(RunState.temporary())
+    else:
+        state = RunState.at(run_id, home)
+    state.create()
+    transcript = Transcript(run_id)
+    return Setup(
+        plan, identities, aggregator, state, Checkpoint(0, -1, start, transcript, [])
+    )
+
+
+def resume(source: Plan, out: Path, home: Path | None) -> Setup:
+    if (out / TRANSCRIPT_FILE).exists():
+        raise UsageError(
+            f"the run in {out} is finished", hint="choose a new folder for another run"
+        )
+    if not (out / PLAN_FILE).exists():
+        raise UsageError(
+            f"{out} holds no run to continue", hint="start one without --resume"
+        )
+    plan = load_plan(out / PLAN_FILE)
+    assert plan.run_id is not None
+    again = source.completed(
+        keys={m.name: m.key or "" for m in plan.parties.members},
+        aggregator=plan.parties.aggregator or "",
+        run_id=plan.run_id,
+        start_sha256=plan.model.start_sha256,
+    )
+    if again.source != plan.source:
+        raise PlanError(
+            "is not the plan that this run was started with",
+            hint=f"{out / PLAN_FILE} is what all members endorsed",
+        )
+    state = RunState.at(plan.run_id, home)
+    checkpoint = state.load()
+    identities = {n: Identity.load(state.keys / f"{n}.pem", name=n) for n in plan.names}
+    aggregator = Identity.load(state.keys / "aggregator.key", name=AGGREGATOR)
+    return Setup(plan, identities, aggregator, state, checkpoint)

@@ -1,0 +1,379 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All parties of one run, round by round."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+from .. import __version__
+from ..errors import (
+    BudgetExceeded,
+    EngineError,
+    FaultyClient,
+    ProtocolError,
+    TooFewClients,
+    UsageError,
+)
+from ..keystore import DiskKeystore
+from ..model import GlobalModel
+from ..plan import endorse, verify_endorsement
+from ..privacy import Ledger, PrivateUpdate, Unprotected, read_export
+from ..randomness import RandomSource
+from ..report import Report, build_report, render_html, render_text
+from ..round import Aggregation, OpenedUpdate, Participant, log_form
+from .exchange import Dropout, exchange
+from .result import Metrics, Progress, Run
+from .setup import PLAN_FILE, TRANSCRIPT_FILE, Setup
+from .state import Checkpoint, write_durably
+
+if TYPE_CHECKING:
+    from ..training import ClientRound
+
+__all__ = ["Simulation", "Trainer"]
+
+Trainer = Callable[["ClientRound"], PrivateUpdate | Unprotected]
+
+
+@final
+class Simulation:
+    """The state of one run as it goes through its rounds."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        trainers: Mapping[str, Trainer],
+        *,
+        evaluate: Callable[[GlobalModel], Mapping[str, float]] | None,
+        progress: Callable[[Progress], None],
+        random: RandomSource,
+        stack: contextlib.ExitStack,
+    ) -> None:
+        self._plan = setup.plan
+        self._identities = setup.identities
+        self._aggregator = setup.aggregator
+        self._state = setup.state
+        self._trainers = trainers
+        self._evaluate = evaluate
+        self._progress = progress
+        self._random = random
+        self._model = setup.checkpoint.model
+        self._transcript = setup.checkpoint.transcript
+        self._history = setup.checkpoint.history
+        self._next = (setup.checkpoint.round_index, setup.checkpoint.attempt + 1)
+        self._ledgers: dict[str, Ledger] = {}
+        self._participants: dict[str, Participant] = {}
+        self._budget: BudgetExceeded | None = None
+        for name, identity in setup.identities.items():
+            home = setup.state.client_home(name)
+            ledger = Ledger(home / "ledger.sqlite", client=name)
+            stack.callback(ledger.close)
+            keystore = DiskKeystore(
+                home / "keystore.sqlite",
+                key_path=home / "keystore.key",
+                random=random,
+            )
+            stack.callback(keystore.close)
+            self._ledgers[name] = ledger
+            self._participants[name] = Participant(
+                self._plan,
+                identity,
+                ledger=ledger,
+                keystore=keystore,
+                random=random,
+                now=_now,
+                log_head=self._transcript.head,
+            )
+
+    def settle(self) -> None:
+        """After a crash: the ledgers learn of opened sums that they had not noted."""
+        for entry in self._transcript.of_kind("round"):
+            for name in entry.rows(3):
+                assert isinstance(name, str)
+                self._ledgers[name].opened(
+                    self._plan.lineage, ctx=entry.bytes_(2), now=_now()
+                )
+
+    @property
+    def finished_rounds(self) -> int:
+        return len(self._transcript.of_kind("round"))
+
+    # -- begin -------------------------------------------------------------------
+
+    def begin(self, out: Path | None) -> None:
+        """Check budgets, write the first entries, and what a resumed run needs."""
+        plan = self._plan
+        for ledger in self._ledgers.values():
+            ledger.check(
+                plan.lineage,
+                [plan.release] * plan.rounds.count,
+                delta=plan.privacy.delta,
+                limit=plan.privacy.epsilon,
+            )
+        assert plan.run_id is not None
+        self._transcript.append(
+            "start",
+            {
+                0: plan.hash,
+                1: plan.run_id,
+                2: self._aggregator.public_key,
+                3: f"secure-fl {__version__}",
+                4: 1,
+                5: 0 if self._random.secure else 1,
+                6: self._model.digest(),
+            },
+        )
+        for name, identity in self._identities.items():
+            signature = endorse(plan, identity)
+            verify_endorsement(plan, name, signature)
+            self._transcript.append("endorsement", {0: name, 1: signature})
+        if out is not None:
+            for name, identity in self._identities.items():
+                identity.save(self._state.keys / f"{name}.pem")
+            self._aggregator.save(self._state.keys / "aggregator.key")
+            self._save(0, -1)
+            write_durably(out / PLAN_FILE, plan.source)
+        self._keeps = out is not None
+
+    def discard(self, out: Path | None) -> None:
+        """Nothing was opened: leave nothing half-written."""
+        if out is not None:
+            with contextlib.suppress(OSError):
+                (out / PLAN_FILE).unlink(missing_ok=True)
+                out.rmdir()
+        self._state.remove()
+
+    _keeps = True
+
+    def _save(self, round_index: int, attempt: int) -> None:
+        self._state.save(
+            Checkpoint(
+                round_index, attempt, self._model, self._transcript, self._history
+            )
+        )
+
+    # -- rounds ------------------------------------------------------------------
+
+    def rounds(self, baselines: Callable[[], Mapping[str, Any]] | None) -> Run:
+        plan = self._plan
+        begin, attempt = self._next
+        for index in range(begin, plan.rounds.count):
+            self._one_round(index, attempt)
+            attempt = 0
+        if not self.finished_rounds:
+            raise TooFewClients(
+                0, plan.min_clients, hint="no round could be opened; see the log"
+            )
+        metrics: Metrics = {"history": self._history}
+        if self._history:
+            metrics["final"] = self._history[-1]
+        if baselines is not None:
+            metrics["baselines"] = dict(baselines())
+        plan = self._plan
+        exported = {
+            name: self._ledgers[name].export(plan.lineage, identity=identity)
+            for name, identity in self._identities.items()
+        }
+        return Run(plan, self._model, metrics, lambda: self._close(metrics, exported))
+
+    def _one_round(self, index: int, first_attempt: int) -> None:
+        excluded: set[str] = set()
+        for attempt in range(
+            first_attempt, first_attempt + self._plan.rounds.max_attempts
+        ):
+            if self._keeps:
+                self._save(index, attempt)
+            opened = self._attempt(index, attempt, excluded)
+            if opened is not None:
+                self._finish_round(index, attempt, opened)
+                if self._keeps:
+                    self._save(index + 1, -1)
+                # Only now: a crash before would lose the round, not its charge.
+                for name, participant in self._participants.items():
+                    participant.conclude(opened=name in opened.survivors)
+                return
+        if self._keeps:
+            self._save(index + 1, -1)
+        for participant in self._participants.values():
+            participant.conclude(opened=False)
+        if self._budget is not None:
+            raise self._budget
+
+    def _attempt(
+        self, index: int, attempt: int, excluded: set[str]
+    ) -> OpenedUpdate | None:
+        aggregation = Aggregation.for_plan(
+            self._plan, round_index=index, attempt=attempt, model=self._model
+        )
+        dropouts: list[Dropout] = []
+        first: dict[str, list[bytes]] = {}
+        for name, participant in self._participants.items():
+            if name in excluded:
+                continue
+            try:
+                first[name] = participant.open(index, attempt, self._model)
+            except UsageError as error:
+                dropouts.append(Dropout(name, "keys", error))
+
+        def log(sender: str, receiver: str, message: bytes) -> None:
+            form = log_form(message)
+            if form is not None:
+                self._transcript.append(
+                    "message",
+                    {
+                        0: index,
+                        1: attempt,
+                        2: sender,
+                        3: receiver,
+                        4: form[0],
+                        5: form[1],
+                    },
+                )
+
+        def on_step(step: str) -> None:
+            if step == "vectors":
+                self._train(index, attempt, set(first), dropouts)
+            self._tell(index, attempt, step)
+
+        try:
+            return exchange(
+                aggregation,
+                self._participants,
+                first,
+                dropouts=dropouts,
+                log=log,
+                on_step=on_step,
+            )
+        except ProtocolError as error:
+            self._fail(index, attempt, error, aggregation, dropouts, excluded)
+            return None
+
+    def _fail(
+        self,
+        index: int,
+        attempt: int,
+        error: ProtocolError,
+        aggregation: Aggregation,
+        dropouts: list[Dropout],
+        excluded: set[str],
+    ) -> None:
+        culprit = error.client if isinstance(error, FaultyClient) else ""
+        if culprit:
+            excluded.add(culprit)
+        reasons = [str(error)] + [f"{d.client} ({d.step}): {d.error}" for d in dropouts]
+        self._transcript.append(
+            "failure", {0: index, 1: attempt, 2: "; ".join(reasons)[:1000], 3: culprit}
+        )
+        for dropout in dropouts:
+            if isinstance(dropout.error, BudgetExceeded):
+                self._budget = dropout.error
+        if aggregation.omission is not None:
+            for participant in self._participants.values():
+                with contextlib.suppress(ProtocolError, UsageError):
+                    participant.release(*aggregation.omission)
+
+    def _train(
+        self, index: int, attempt: int, present: set[str], dropouts: list[Dropout]
+    ) -> None:
+        from ..training import ClientRound
+
+        for name, participant in self._participants.items():
+            if name not in present or not participant.needs_update:
+                continue
+            if any(d.client == name for d in dropouts):
+                continue
+            self._tell(index, attempt, "training", name)
+            try:
+                update = self._trainers[name](
+                    ClientRound(
+                        client=name,
+                        round=index,
+                        plan=self._plan,
+                        model=self._model,
+                        reserve=participant.reserve,
+                        random=self._random,
+                    )
+                )
+                participant.offer(update)
+            except (BudgetExceeded, EngineError) as error:
+                # A client that cannot go on is a dropout, as it would be elsewhere.
+                dropouts.append(Dropout(name, "training", error))
+
+    def _tell(self, index: int, attempt: int, step: str, client: str = "") -> None:
+        self._progress(Progress(index, self._plan.rounds.count, attempt, step, client))
+
+    def _finish_round(self, index: int, attempt: int, opened: OpenedUpdate) -> None:
+        before = self._model.digest()
+        self._model = self._model.add(opened.total / opened.total_weight)
+        entry = self._transcript.append(
+            "round",
+            {
+                0: index,
+                1: attempt,
+                2: opened.session.ctx,
+                3: list(opened.survivors),
+                4: opened.total_weight,
+                5: opened.words_hash,
+                6: opened.clipped,
+                7: before,
+                8: self._model.digest(),
+            },
+        )
+        self._transcript.sign(self._aggregator)
+        signed = list(self._transcript.entries)
+        for name in opened.survivors:
+            signature = self._participants[name].countersign(signed, entry)
+            self._transcript.add_signature(name, entry, signature)
+        if self._evaluate is not None:
+            figures = {k: float(v) for k, v in self._evaluate(self._model).items()}
+            self._history.append({"round": index, **figures})
+
+    # -- the end -----------------------------------------------------------------
+
+    def _close(
+        self, metrics: Metrics, exported: Mapping[str, bytes]
+    ) -> tuple[Report, Mapping[str, bytes]]:
+        """Report, signed list of files, and the last signatures."""
+        plan, transcript = self._plan, self._transcript
+        exports = {
+            name: read_export(
+                data, public_key=self._identities[name].public_key, client=name
+            )
+            for name, data in exported.items()
+        }
+        report = build_report(plan=plan, transcript=transcript, exports=exports)
+        files = {
+            PLAN_FILE: plan.source,
+            "model.safetensors": self._model.to_bytes(),
+            "metrics.json": _json(metrics),
+            **{f"ledgers/{name}.cbor": data for name, data in exported.items()},
+            "report.json": _json(report),
+            "report.html": render_html(report, metrics).encode(),
+            "report.txt": render_text(report, metrics).encode(),
+        }
+        rows: list[Any] = [
+            [name, hashlib.sha256(files[name]).digest()] for name in sorted(files)
+        ]
+        artefacts = transcript.append("artefacts", {0: rows})
+        transcript.sign(self._aggregator)
+        entries = list(transcript.entries)
+        last = transcript.of_kind("round")[-1]
+        for name in last.rows(3):
+            assert isinstance(name, str)
+            signature = self._participants[name].countersign(entries, artefacts)
+            transcript.add_signature(name, artefacts, signature)
+        files[TRANSCRIPT_FILE] = transcript.to_bytes()
+        return Report(report), files
+
+
+def _now() -> int:
+    return int(time.time())
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all messages of a masking context have in common (SPEC.md, section 5.1)."""
+
+from __future__ import annotations
+
+from .. import wire
+from ..errors import ProtocolError
+from .session import Session
+
+__all__ = [
+    "ascending_rows",
+    "client_index",
+    "fixed_bytes",
+    "kind_of",
+    "open_message",
+]
+
+
+def open_message(data: bytes, session: Session, kind: int) -> wire.Fields:
+    fields = wire.Fields(wire.decode(data))
+    if fields.integer(0) != kind:
+        raise ProtocolError("a message of another kind was expected")
+    if fields.bytes_(1, size=wire.HASH_BYTES) != session.ctx:
+        raise ProtocolError("the message belongs to another context")
+    return fields
+
+
+def kind_of(data: bytes) -> int:
+    """The kind of a message, before it is parsed in full."""
+    return wire.Fields(wire.decode(data)).integer(0)
+
+
+def client_index(fields: wire.Fields, key: int, session: Session) -> int:
+    return fields.integer(key, high=len(session.roster) - 1)
+
+
+def ascending_rows(
+    fields: wire.Fields, key: int, session: Session, width: int
+) -> list[list[wire.Value]]:
+    """Rows of ``width`` that start with strictly ascending client indices."""
+    rows: list[list[wire.Value]] = []
+    last = -1
+    for row in fields.array(key):
+        if not isinstance(row, list) or len(row) != width:
+            raise ProtocolError(f"field {key} holds a malformed row")
+        client = row[0]
+        if type(client) is not int or not last < client < len(session.roster):
+            raise ProtocolError(f"field {key}: clients are not strictly ascending")
+        last = client
+        rows.append(row)
+    return rows
+
+
+def fixed_bytes(value: wire.Value, *sizes: int) -> bytes:
+    if not isinstance(value, bytes) or (sizes and len(value) not in sizes):
+        raise ProtocolError("a row holds bytes of the wrong type or length")
+    return value

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One round: plan, privacy and protection as one sans-IO object for each side.
+
+An engine moves bytes between a :class:`Participant` per client and one
+:class:`Aggregation` per attempt, and does nothing else:
+
+    for p in participants: first messages = p.open(round, attempt, model)
+    until aggregation.result: receive what came in, advance(), send outgoing
+    p.handle(bytes) yields what goes back; p.conclude(...) ends the round
+
+Neither side does IO, reads a clock or draws randomness of its own: ledger, keystore,
+random source and clock are arguments.  The same objects serve the embedded engine and
+one that crosses machines.
+"""
+
+from .aggregation import Aggregation, OpenedUpdate
+from .participant import Participant
+from .protections import ClientProtection, MaskingClient, Outgoing, log_form
+
+__all__ = [
+    "Aggregation",
+    "ClientProtection",
+    "MaskingClient",
+    "OpenedUpdate",
+    "Outgoing",
+    "Participant",
+    "log_form",
+]

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A client's side across the rounds of a run: ledger, protection, retry rule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NoReturn, final
+
+from .. import masking
+from ..errors import FaultyAggregator, UsageError
+from ..identity import Identity
+from ..keystore import Keystore
+from ..masking import Session, messages
+from ..model import GlobalModel
+from ..plan import Plan
+from ..privacy import Ledger, NonPrivate, PrivateUpdate, Reservation, Unprotected
+from ..randomness import RandomSource
+from ..transcript import Entry, check_extension, countersign
+from .protections import (
+    ClientProtection,
+    MaskingClient,
+    Outgoing,
+    PlainClient,
+    encode_update,
+    log_form,
+)
+
+__all__ = ["Participant"]
+
+
+@dataclass
+class _Offer:
+    """An update on its way, the context it is spent in, and whether it ever left."""
+
+    update: PrivateUpdate | Unprotected = field(repr=False)
+    reservation: Reservation
+    spent_in: Session | None = None
+    left: bool = False
+
+
+@final
+class Participant:
+    """A client across the rounds of a run: ledger, protection, retry rule."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        identity: Identity,
+        *,
+        ledger: Ledger,
+        keystore: Keystore,
+        random: RandomSource,
+        now: Callable[[], int],
+        log_head: bytes,
+    ) -> None:
+        self._plan = plan
+        self._identity = identity
+        self._ledger = ledger
+        self._keystore = keystore
+        self._random = random
+        self._now = now
+        self._weight = plan.member(identity.name).weight
+        self._round = -1
+        self._attempt = -1
+        self._session: Session | None = None
+        self._protection: ClientProtection | None = None
+        self._reservation: Reservation | None = None
+        self._offer: _Offer | None = None
+        self._sent: list[bytes] = []
+        self._log_head = log_head
+
+    @property
+    def name(self) -> str:
+        return self._identity.name
+
+    @property
+    def needs_update(self) -> bool:
+        """Whether this attempt needs a new update: a new sample and a new charge."""
+        return self._offer is None
+
+    def open(self, round_index: int, attempt: int, model: GlobalModel) -> list[bytes]:
+        """Start an attempt: returns the first messages.
+
+        An update that never left, or that :meth:`release` freed, is kept; a spent one
+        is forgotten (DESIGN: a retry is a new sample, new noise and a new charge).
+        Raises UsageError where this client may not take part in the attempt.
+        """
+        if (round_index, attempt) <= (self._round, self._attempt):
+            raise UsageError("attempts are opened in order, each once")
+        offer = self._offer
+        if round_index != self._round:
+            self._drop_offer()
+        elif offer is not None and offer.spent_in is not None:
+            if isinstance(offer.update, Unprotected):
+                raise UsageError(
+                    "an unprotected update is sent once",
+                    hint="this client sits out the round's further attempts",
+                )
+            self._offer = self._reservation = None
+        self._round, self._attempt = round_index, attempt
+        session = self._plan.session(
+            round_index=round_index,
+            attempt=attempt,
+            model_hash=model.digest(),
+            size=model.size,
+        )
+        self._keystore.begin(session.ctx)
+        self._session = session
+        self._protection = (
+            MaskingClient(session, self._identity, self._random)
+            if self._plan.protection.kind == "masking"
+            else PlainClient(session, self._identity)
+        )
+        first = self._protection.first()
+        for message in first:
+            self._note(message)
+        return first
+
+    def reserve(self) -> Reservation:
+        """The ledger entry of a private release: before any randomness is drawn.
+
+        Raises BudgetExceeded; then nothing was drawn and nothing is charged.
+        """
+        if self._reservation is not None:
+            raise UsageError("one attempt makes one private update")
+        plan = self._plan
+        assert plan.run_id is not None
+        self._reservation = self._ledger.reserve(
+            plan.lineage,
+            run_id=plan.run_id,
+            round_index=self._round,
+            attempt=self._attempt,
+            event=plan.release,
+            unit=plan.privacy.unit,
+            adjacency=plan.privacy.adjacency,
+            delta=plan.privacy.delta,
+            limit=plan.privacy.epsilon,
+            now=self._now(),
+        )
+        return self._reservation
+
+    def offer(self, update: PrivateUpdate | Unprotected) -> None:
+        """Hand over this attempt's update.  Only a claimed one, or one that says why.
+
+        Raises UsageError for a private update that this attempt did not reserve.
+        """
+        if isinstance(update, Unprotected):
+            reservation = self._reserve_unprotected(update.reason)
+        elif isinstance(update, PrivateUpdate):
+            if update.reservation != self._reservation:
+                raise UsageError(
+                    "the update was made for another round or attempt",
+                    hint="return what private.update() of this very round gave",
+                )
+            reservation = update.reservation
+        else:
+            raise UsageError(
+                f"a trainer returns a PrivateUpdate, not {type(update).__name__}",
+                hint="return private.update(), or unprotected(x, reason=...)",
+            )
+        if self._offer is not None:
+            raise UsageError("this attempt has its update already")
+        self._offer = _Offer(update, reservation)
+
+    def _reserve_unprotected(self, reason: str) -> Reservation:
+        plan = self._plan
+        if self._reservation is not None:
+            raise UsageError(
+                "a private update was begun in this round",
+                hint="return private.update(), not unprotected(...)",
+            )
+        assert plan.run_id is not None
+        self._reservation = self._ledger.reserve(
+            plan.lineage,
+            run_id=plan.run_id,
+            round_index=self._round,
+            attempt=self._attempt,
+            event=NonPrivate(reason),
+            unit=plan.privacy.unit,
+            adjacency=plan.privacy.adjacency,
+            delta=plan.privacy.delta,
+            limit=math.inf,
+            now=self._now(),
+        )
+        return self._reservation
+
+    def handle(self, message: bytes) -> Iterator[bytes]:
+        """Answer one message.  Raises ProtocolError; the attempt is then over for us.
+
+        The caller sends each piece as it comes: a long vector is never held twice.
+        """
+        if self._protection is None:
+            raise UsageError("no attempt is open")
+        for answer in self._protection.handle(message, self._vector):
+            self._note(answer)
+            yield answer
+
+    def _vector(self) -> Outgoing:
+        session, offer = self._session, self._offer
+        assert session is not None
+        if offer is None:
+            raise UsageError("this attempt has no update yet")
+        if offer.spent_in is not None:
+            raise UsageError("an update is sent in one context")
+        if offer.update.vector.size != session.parameters.length - 1:
+            raise UsageError(
+                f"the update has {offer.update.vector.size} values, the model "
+                f"{session.parameters.length - 1}"
+            )
+        words = encode_update(
+            self._plan.encoding,
+            offer.update.vector,
+            weight=self._weight,
+            random=self._random,
+        )
+
+        def leaving() -> None:
+            # Durable before the first byte leaves: from here on it counts as sent.
+            self._ledger.sent(offer.reservation, ctx=session.ctx, now=self._now())
+            offer.spent_in = session
+            offer.left = True
+
+        return Outgoing(words, offer.reservation.entry_hash, leaving)
+
+    def release(self, statement: bytes, signatures: bytes) -> None:
+        """Free a spent update: proof that its context can never open it (SPEC 7).
+
+        Raises ProtocolError where the proof does not hold; the update stays spent.
+        """
+        offer = self._offer
+        if offer is None or offer.spent_in is None:
+            raise UsageError("no update is spent")
+        session = offer.spent_in
+        masking.check_omission(
+            session,
+            session.roster.index(self.name),
+            messages.Statement.decode(statement, session),
+            messages.Signatures.decode(signatures, session),
+        )
+        self._ledger.omitted(offer.reservation, ctx=session.ctx, now=self._now())
+        offer.spent_in = None
+
+    def conclude(self, *, opened: bool) -> None:
+        """The round is over for this client: its sum was opened with or without us."""
+        offer = self._offer
+        if opened:
+            if offer is None or offer.spent_in is None:
+                raise FaultyAggregator("a sum is said to hold an update we never sent")
+            self._ledger.released(offer.reservation, now=self._now())
+            self._offer = self._reservation = None
+        else:
+            self._drop_offer()
+        self._protection = None
+
+    def _drop_offer(self) -> None:
+        """An update that never left is aborted; what may have left stays charged."""
+        offer, reservation = self._offer, self._reservation
+        if reservation is not None and (offer is None or not offer.left):
+            self._ledger.aborted(reservation, now=self._now())
+        self._offer = self._reservation = None
+
+    def _note(self, message: bytes) -> None:
+        form = log_form(message)
+        if form is not None:
+            self._sent.append(form[0])
+
+    def countersign(self, entries: Sequence[Entry], entry: Entry) -> bytes:
+        """Sign ``entry``, having checked the log from where we last signed up to it.
+
+        ``entries``: the log.  Raises FaultyAggregator where it does not continue what
+        we signed, or does not hold our messages exactly as we sent them.
+        """
+        heads = [e.hash for e in entries]
+        begin = heads.index(self._log_head) + 1 if self._log_head in heads else 0
+        since = entries[begin : entry.sequence + 1]
+        self._log_head = check_extension(
+            since, head=self._log_head, member=self.name, sent=self._sent
+        )
+        self._sent = []
+        return countersign(self._identity, entry.hash)
+
+    def __repr__(self) -> str:
+        return f"<Participant {self.name} round={self._round}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("participants are not copied or pickled")

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What carries an update out of a client: one object per context and protection."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, Protocol, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import masking, wire
+from ..errors import FaultyAggregator
+from ..fixedpoint import Encoding, Word
+from ..identity import Identity
+from ..masking import Session, messages
+from ..plain import upload
+from ..randomness import RandomSource
+
+__all__ = [
+    "ClientProtection",
+    "MaskingClient",
+    "Outgoing",
+    "PlainClient",
+    "collect_request",
+    "encode_update",
+    "log_form",
+]
+
+_COLLECT_PLAIN: Final = 0  # the kind of the one request that `plain` has
+
+
+def log_form(message: bytes) -> tuple[bytes, int] | None:
+    """How a message stands in the transcript: whole, as a hash, or not at all.
+
+    Chunks do not (their signed root does); revealed shares only as a hash.
+    """
+    kind = messages.kind_of(message)
+    if kind == 5:
+        return None
+    if kind == 10:
+        return hashlib.sha256(message).digest(), 1
+    return message, 0
+
+
+def encode_update(
+    encoding: Encoding,
+    vector: NDArray[np.floating],
+    *,
+    weight: int,
+    random: RandomSource,
+) -> NDArray[Word]:
+    """Words of an update, and last the number of its clipped coordinates.
+
+    The counter is a function of the noised update alone: post-processing, so it costs
+    no privacy.  It saturates where a sum of counters could wrap.
+    """
+    dither = random.arrays("rounding").uniform(vector.size)
+    words, clipped = encoding.encode(vector, dither, weight=weight)
+    counted = min(clipped, encoding.half // encoding.clients)
+    return np.concatenate([words, encoding.wrap(np.array([counted], np.int64))])
+
+
+@final
+@dataclass(frozen=True)
+class Outgoing:
+    """An encoded vector on its way out.
+
+    ``leaving`` is called after every check has passed and before the first byte goes:
+    from then on the update is spent.
+    """
+
+    words: NDArray[Word] = field(repr=False)
+    claim: bytes
+    leaving: Callable[[], None]
+
+
+class ClientProtection(Protocol):
+    """The port of a protection on a client: one object per context.
+
+    ``vector`` is called once, where the protocol asks for the update.
+    """
+
+    def first(self) -> list[bytes]: ...
+
+    def handle(
+        self, message: bytes, vector: Callable[[], Outgoing]
+    ) -> Iterator[bytes]: ...
+
+
+@final
+class MaskingClient:
+    """Moves the typed states by the kind of message that arrives."""
+
+    def __init__(
+        self, session: Session, identity: Identity, random: RandomSource
+    ) -> None:
+        self._session = session
+        self._random = random
+        self._me = session.roster.index(identity.name)
+        self._state: masking.Parked | None
+        self._state, advertise = masking.start(
+            session, identity, random=random.bytes(32)
+        )
+        self._first = advertise.encode(session)
+
+    def first(self) -> list[bytes]:
+        return [self._first]
+
+    def handle(self, message: bytes, vector: Callable[[], Outgoing]) -> Iterator[bytes]:
+        s = self._session
+        # Out of our hands first: an error below ends the context for this client.
+        state, self._state = self._state, None
+        match state, messages.kind_of(message):
+            case masking.AwaitCohort(), 2:
+                keys = messages.CohortKeys.decode(message, s)
+                self._state, shares = state.on_cohort(
+                    keys, random=self._random.bytes(32)
+                )
+                yield shares.encode(s)
+            case masking.AwaitInbox(), 4:
+                inbox = messages.Inbox.decode(message, s, reader=self._me)
+                going = vector()
+                uploading = state.on_inbox(inbox, going.words, claim=going.claim)
+                going.leaving()
+                for chunk in uploading.chunks():
+                    yield chunk.encode(s)
+                self._state, masked = uploading.finish()
+                yield masked.encode(s)
+            case masking.AwaitStatement(), 7:
+                statement = messages.Statement.decode(message, s)
+                self._state, agreement = state.on_statement(statement)
+                yield agreement.encode(s)
+            case masking.AwaitSignatures(), 9:
+                signatures = messages.Signatures.decode(message, s)
+                yield state.on_signatures(signatures).encode(s)
+            case _:
+                raise FaultyAggregator("a message out of order")
+
+
+@final
+class PlainClient:
+    def __init__(self, session: Session, identity: Identity) -> None:
+        self._session = session
+        self._identity = identity
+        self._done = False
+
+    def first(self) -> list[bytes]:
+        return []
+
+    def handle(self, message: bytes, vector: Callable[[], Outgoing]) -> Iterator[bytes]:
+        if self._done or message != collect_request(self._session):
+            raise FaultyAggregator("a message out of order")
+        self._done = True
+        going = vector()
+        going.leaving()
+        for part in upload(
+            self._session, self._identity, going.words, claim=going.claim
+        ):
+            yield part.encode(self._session)
+
+
+def collect_request(session: Session) -> bytes:
+    return wire.encode({0: _COLLECT_PLAIN, 1: session.ctx})

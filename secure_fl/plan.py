@@ -296,8 +296,14 @@ class Plan:
         return Repeated(step, p.local_steps)
 
     def projected_epsilon(self) -> float:
-        """Epsilon of all budgeted releases, spare ones included."""
+        """Epsilon of all budgeted releases of one member, spare ones included."""
         budgeted = self.rounds.count + self.rounds.spare
+        return epsilon([self.release] * budgeted, delta=self.privacy.delta).value
+
+    def projected_consortium(self) -> float:
+        """The same for a record at every member; that of one where none is at two."""
+        members = 1 if self.privacy.overlap == "disjoint" else len(self.names)
+        budgeted = (self.rounds.count + self.rounds.spare) * members
         return epsilon([self.release] * budgeted, delta=self.privacy.delta).value
 
     def session(
@@ -379,6 +385,14 @@ class Plan:
         if self.data is not None and self.data.split_values is not None:
             _same_names("data.split_values", self.data.split_values, names)
         p = self.privacy
+        most = max(m.records for m in self.parties.members)
+        if p.delta * most > 1:
+            raise PlanError(
+                f"{p.delta:g} times {most} records is above 1: publishing a record "
+                "outright would satisfy it",
+                key="privacy.delta",
+                hint=f"choose one well below {1 / most:.1g}",
+            )
         if p.noise_multiplier is not None:
             projected = self.projected_epsilon()
             if projected > p.epsilon:

@@ -39,6 +39,7 @@ BODIES: Final[Mapping[str, Mapping[int, tuple[str, type]]]] = {
         4: ("1 for a simulation", int),
         5: ("1 where randomness was seeded: INSECURE", int),
         6: ("hash of the model at the start", bytes),
+        7: ("1 where the clients' ledgers live on after the run", int),
     },
     "endorsement": {0: ("member", str), 1: ("signature over the plan", bytes)},
     "message": {

@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
+import os
+
 from hypothesis import HealthCheck, settings
+
+# Before torch is imported: on tensors this small, more threads only wait.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile(
     "repeatable",

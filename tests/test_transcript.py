@@ -36,6 +36,7 @@ START: dict[int, wire.Value] = {
     4: 1,
     5: 0,
     6: bytes(32),
+    7: 0,
 }
 
 

@@ -75,7 +75,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return _fail(message[:1].lower() + message[1:], f"see `{command} --help`", 2)
     except (KeyboardInterrupt, click.Abort):
         _say("error", "interrupted")
-        _say("hint", "a run with --out goes on with --resume")
+        _say("hint", "a run that had begun goes on with --resume")
         return 130
     except BrokenPipeError:
         # Whoever read our answer has seen enough; nothing is left to tell them.
@@ -83,7 +83,8 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}", "", 5)
+        hint = "check that the folder exists, may be written and has room"
+        return _fail(f"{where}{error.strerror or error}", hint, 5)
     except Exception as error:
         return _fail(
             f"internal error: {type(error).__name__}: {error}",

@@ -39,7 +39,7 @@ def new(output: Path | None) -> None:
         click.echo(text, nl=False)
         return
     try:
-        with output.open("x") as file:
+        with output.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
         raise UsageError(f"{output} exists", hint="choose another file") from None
@@ -80,7 +80,9 @@ def describe(plan: Plan) -> dict[str, Any]:
         "noise_multiplier": plan.noise_multiplier,
         "epsilon_limit": privacy.epsilon,
         "epsilon_projected": round(plan.projected_epsilon(), 4),
+        "epsilon_of_a_record_at_all_members": round(plan.projected_consortium(), 4),
         "delta": privacy.delta,
+        "delta_times_records": privacy.delta * max(m.records for m in parties.members),
         "claim": f"{privacy.unit}, {privacy.adjacency}, {privacy.mode}",
     }
     if size is not None:

@@ -15,8 +15,10 @@ from ..report import Verified, render_html, render_text, verify_run
 
 __all__ = ["report", "verify"]
 
+_DAMAGED = "`secure-fl verify DIR` says what else was changed"
 
-@click.command("report")
+
+@click.command("report", short_help="Render the epsilon report of the run in DIR.")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option(
     "--format",
@@ -43,13 +45,15 @@ def report(folder: Path, form: str, output: Path | None) -> None:
             text = render_text(data, metrics)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         raise VerificationError(
-            "is not a report of this version", file="report.json"
+            "is not a report of this version",
+            file="report.json",
+            hint=_DAMAGED,
         ) from None
     if output is None:
         click.echo(text, nl=False)
         return
     try:
-        with output.open("x") as file:
+        with output.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
         raise UsageError(f"{output} exists", hint="choose another file") from None
@@ -89,9 +93,9 @@ def _load(folder: Path, name: str) -> dict[str, Any]:
             f"cannot read {path}: {error.strerror}", hint="give a finished run's folder"
         ) from None
     except (ValueError, RecursionError):
-        raise VerificationError("is not JSON", file=name) from None
+        raise VerificationError("is not JSON", file=name, hint=_DAMAGED) from None
     if not isinstance(data, dict):
-        raise VerificationError("is not a JSON object", file=name)
+        raise VerificationError("is not a JSON object", file=name, hint=_DAMAGED)
     return data
 
 

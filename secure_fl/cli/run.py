@@ -173,7 +173,8 @@ def _print(finished: Run, out: Path) -> None:
     baselines = finished.metrics.get("baselines", {})
     if baselines:
         alone, pooled = baselines["one_member_alone"], baselines["pooled_non_private"]
-        rows.append(("one member alone, private", epsilon, alone))
+        # A second release about the same records, were it published too.
+        rows.append(("one member alone, private", f"{epsilon} more", alone))
         rows.append(("pooled, not private", "none", pooled))
     for label, spent, values in rows:
         table.add_row(label, spent, *(f"{values[k]:.3f}" for k in figures))

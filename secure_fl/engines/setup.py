@@ -92,6 +92,11 @@ def prepare(
             key="parties.members",
             hint="leave `key`, `aggregator` and [run] out of a plan for `run`",
         )
+    if not random.secure and home is not None:
+        raise UsageError(
+            "a seeded run has no lasting ledger",
+            hint="its noise can be made again, so it is charged nowhere: drop the home",
+        )
     run_id = random.bytes(16)
     identities = {n: Identity.new(n, random=random) for n in source.names}
     aggregator = Identity.new(AGGREGATOR, random=random)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from ..training import ClientRound
 
 __all__ = ["Simulation", "Trainer"]
+
+_log = logging.getLogger("secure_fl")
 
 Trainer = Callable[["ClientRound"], PrivateUpdate | Unprotected]
 
@@ -126,6 +129,7 @@ class Simulation:
                 4: 1,
                 5: 0 if self._random.secure else 1,
                 6: self._model.digest(),
+                7: 1 if self._state.ledgers_live_on else 0,
             },
         )
         for name, identity in self._identities.items():
@@ -265,7 +269,7 @@ class Simulation:
         culprit = error.client if isinstance(error, FaultyClient) else ""
         if culprit:
             excluded.add(culprit)
-        reasons = [str(error)] + [f"{d.client} ({d.step}): {d.error}" for d in dropouts]
+        reasons = [str(error), *map(_public_reason, dropouts)]
         self._transcript.append(
             "failure", {0: index, 1: attempt, 2: "; ".join(reasons)[:1000], 3: culprit}
         )
@@ -303,6 +307,7 @@ class Simulation:
             except (BudgetExceeded, EngineError) as error:
                 # A client that cannot go on is a dropout, as it would be elsewhere.
                 dropouts.append(Dropout(name, "training", error))
+                _log.warning("%s dropped out of round %d: %s", name, index, error)
 
     def _tell(self, index: int, attempt: int, step: str, client: str = "") -> None:
         self._progress(Progress(index, self._plan.rounds.count, attempt, step, client))
@@ -369,6 +374,13 @@ class Simulation:
             transcript.add_signature(name, artefacts, signature)
         files[TRANSCRIPT_FILE] = transcript.to_bytes()
         return Report(report), files
+
+
+def _public_reason(dropout: Dropout) -> str:
+    """For the log that everyone reads: a trainer's own words stay with its client."""
+    known = isinstance(dropout.error, ProtocolError | BudgetExceeded)
+    why = str(dropout.error) if known else type(dropout.error).__name__
+    return f"{dropout.client} ({dropout.step}): {why}"
 
 
 def _now() -> int:

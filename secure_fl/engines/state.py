@@ -112,6 +112,8 @@ class RunState:
 
     def __init__(self, folder: Path, clients: Path, keys: Path) -> None:
         self.folder = folder
+        # In a home they outlast the run's own folder.
+        self.ledgers_live_on = not clients.is_relative_to(folder)
         self._clients = clients
         self.keys = keys
 

@@ -92,7 +92,9 @@ class Participant:
         offer = self._offer
         if round_index != self._round:
             self._drop_offer()
-        elif offer is not None and offer.spent_in is not None:
+        elif offer is None:
+            self._reservation = None  # a trainer that failed: charged, and over
+        elif offer.spent_in is not None:
             if isinstance(offer.update, Unprotected):
                 raise UsageError(
                     "an unprotected update is sent once",
@@ -255,9 +257,13 @@ class Participant:
         self._protection = None
 
     def _drop_offer(self) -> None:
-        """An update that never left is aborted; what may have left stays charged."""
+        """An update that never left is aborted; anything else stays charged.
+
+        That includes a reservation without an update: its noise may have been drawn,
+        and that this client is missing may tell what came out.
+        """
         offer, reservation = self._offer, self._reservation
-        if reservation is not None and (offer is None or not offer.left):
+        if reservation is not None and offer is not None and not offer.left:
             self._ledger.aborted(reservation, now=self._now())
         self._offer = self._reservation = None
 

@@ -226,3 +226,63 @@ def test_noise_is_not_repeated_between_runs() -> None:
         for _ in range(2)
     )
     assert np.count_nonzero(one == two) < one.size / 10
+
+
+def test_a_trainer_that_fails_after_its_noise_is_charged(tmp_path: Path) -> None:
+    """That it is missing may tell what its noise was: its charge stays, twice here."""
+
+    def fails_late(r: sfl.ClientRound) -> sfl.PrivateUpdate:
+        trainer(1)(r)
+        raise EngineError("account 4711 has a negative balance")
+
+    clients = {**trainers(), "clinic-b": fails_late}
+    finished = sfl.run(plan(), clients, model=start(), out=tmp_path / "out")
+    sfl.verify_run(tmp_path / "out")
+    rows = finished.report.data["releases"]["clinic-b"]
+    assert [(r["state"], r["charged"]) for r in rows] == [("reserved", True)] * 2
+    assert not any(b"4711" in data for data in finished.files.values())
+
+
+def test_two_late_failures_are_made_again_with_new_charges(tmp_path: Path) -> None:
+    calls: dict[str, int] = {}
+
+    def late_once(name: str, seed: int) -> Trainer:
+        fit = trainer(seed)
+
+        def wrapped(r: sfl.ClientRound) -> sfl.PrivateUpdate:
+            calls[name] = calls.get(name, 0) + 1
+            update = fit(r)
+            if calls[name] == 1:
+                raise EngineError("account 4711 has a negative balance")
+            return update
+
+        return wrapped
+
+    clients = {
+        **trainers(),
+        "clinic-c": late_once("clinic-c", 2),
+        "clinic-d": late_once("clinic-d", 3),
+    }
+    finished = sfl.run(plan(rounds=1), clients, model=start(), out=tmp_path / "out")
+    sfl.verify_run(tmp_path / "out")
+    for name in ("clinic-c", "clinic-d"):
+        rows = finished.report.data["releases"][name]
+        assert [(r["state"], r["charged"]) for r in rows] == [
+            ("reserved", True),
+            ("released", True),
+        ]
+    assert b"4711" not in finished.files["transcript.cbor"]
+
+
+def test_a_seeded_run_charges_no_lasting_ledger(tmp_path: Path) -> None:
+    from secure_fl.randomness import SeededInsecure
+
+    with pytest.raises(UsageError, match="no lasting ledger"):
+        sfl.run(
+            plan(),
+            trainers(),
+            model=start(),
+            home=tmp_path / "home",
+            random=SeededInsecure(b"test"),
+        )
+    assert not (tmp_path / "home").exists()

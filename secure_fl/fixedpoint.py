@@ -54,6 +54,8 @@ def finest_step(*, clip: float, word_bits: int, clients: int, max_weight: int) -
             key="protection.word_bits",
             hint="choose wider words or smaller weights",
         )
+    if not clip / room >= 2.0**-1000:
+        raise PlanError("is too small", key="protection.clip")
     step = 2.0 ** math.ceil(math.log2(clip / room))
     while math.ceil(clip / step) > room:  # log2 may have been rounded down
         step *= 2.0
@@ -91,6 +93,12 @@ class Encoding:
             raise PlanError("is too small for the clip", key="protection.step")
         if self.clients < 1 or self.max_weight < 1:
             raise PlanError("clients and weights are at least 1", key="parties")
+        if self.clients * self.max_weight * self.largest >= 2**53:
+            raise PlanError(
+                "a sum would not be exact in the float64 that carries it",
+                key="protection.step",
+                hint="choose a larger step",
+            )
         if self.clients * self.max_weight * self.largest > self.half:
             raise PlanError(
                 f"a sum of {self.clients} clients could wrap: {self.clients} * "

@@ -12,8 +12,10 @@ kept out of backups: a restored store then answers nothing.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
+import tempfile
 import threading
 from pathlib import Path
 from typing import Protocol, final
@@ -161,19 +163,28 @@ class DiskKeystore:
 
 
 def _key(path: Path, random: RandomSource) -> bytes:
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        key = path.read_bytes()
-        if len(key) != 32:
-            raise UsageError(
-                f"{path} is not a keystore's key",
-                hint="delete it and the keystore: clients drop out of open attempts",
-            ) from None
-        return key
-    with os.fdopen(fd, "wb") as file:
-        key = random.bytes(32)
-        file.write(key)
-        file.flush()
-        os.fsync(file.fileno())
+    """The key in ``path``, made whole at once where there is none."""
+    if not path.exists():
+        fd, name = tempfile.mkstemp(prefix=".key-", dir=path.parent)  # mode 0600
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(random.bytes(32))
+                file.flush()
+                os.fsync(file.fileno())
+            with contextlib.suppress(FileExistsError):
+                os.link(name, path)
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        finally:
+            os.unlink(name)
+    key = path.read_bytes()
+    if len(key) != 32:
+        raise UsageError(
+            f"{path} is not a keystore's key",
+            hint="delete the key file alone: parked states are then void, and what was "
+            "begun stays begun",
+        )
     return key

@@ -13,7 +13,7 @@ step 5 (kept as a hash: they are secrets of a round, even if it is over).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, final
 
@@ -219,12 +219,18 @@ def check_signature(public_key: bytes, head: bytes, signature: bytes) -> bool:
 
 
 def check_extension(
-    entries: Iterable[Entry], *, head: bytes, member: str, sent: Iterable[bytes]
+    entries: Iterable[Entry],
+    *,
+    head: bytes,
+    member: str,
+    sent: Sequence[bytes],
+    may_miss: Collection[bytes] = (),
 ) -> bytes:
     """What a member checks before it countersigns: returns the new head.
 
     The entries continue the chain it signed last, and its own messages since then are
-    all there and nothing else stands in its name.  Raises FaultyAggregator.
+    all there in order (those in ``may_miss`` may be missing: they may have come late)
+    and nothing else stands in its name.  Raises FaultyAggregator.
     """
     logged = []
     for given in entries:
@@ -238,6 +244,6 @@ def check_extension(
         head = entry.hash
         if entry.kind == "message" and entry.text(2) == member:
             logged.append(entry.bytes_(4))
-    if logged != list(sent):
+    if logged != [m for m in sent if m in logged or m not in may_miss]:
         raise FaultyAggregator("the log does not hold our messages as we sent them")
     return head

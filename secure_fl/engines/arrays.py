@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
@@ -27,7 +27,7 @@ class _Holder:
     """One array and the protection it leaves under."""
 
     protection: MaskingClient
-    words: NDArray[Word]
+    words: NDArray[Word] = field(repr=False)
 
     def _outgoing(self) -> Outgoing:
         return Outgoing(self.words, bytes(32), lambda: None)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import SecureFLError, UsageError
+from ..errors import UsageError
 from ..model import GlobalModel
 from ..plan import Plan, load_plan
 from ..randomness import RandomSource, SystemRandom
@@ -75,12 +75,11 @@ def run(
     with contextlib.ExitStack() as stack:
         if resume:
             assert out_path is not None
-            setup = resume_setup(source, out_path, home_path)
+            setup = resume_setup(source, out_path, home_path, stack)
         else:
             if out_path is not None:
                 require_empty(out_path)
             setup = prepare(source, model, out_path, home_path, source_random, stack)
-        stack.enter_context(setup.state.locked())
         simulation = Simulation(
             setup,
             clients,
@@ -95,12 +94,12 @@ def run(
             else:
                 simulation.begin(out_path)
             finished = simulation.rounds(baselines)
-        except SecureFLError:
+        except Exception:
             if simulation.finished_rounds == 0 and not resume:
                 simulation.discard(out_path)
             raise
         if out_path is not None:
             for name, data in finished.files.items():
                 write_durably(out_path / name, data)
-            setup.state.remove()
+        setup.state.remove()
         return finished

@@ -86,7 +86,8 @@ def prepare(
     start_hash = hashlib.sha256(start.to_bytes()).hexdigest()
     if given is not None and given != start_hash:
         raise PlanError("the start is another model", key="model.start_sha256")
-    if any(m.key for m in source.parties.members) or source.run_id is not None:
+    given_keys = [source.parties.aggregator, *(m.key for m in source.parties.members)]
+    if any(given_keys) or source.run_id is not None:
         raise PlanError(
             "a simulation makes its own keys and run id",
             key="parties.members",
@@ -109,19 +110,27 @@ def prepare(
     if out is None and home is None:
         state = stack.enter_context(RunState.temporary())
     else:
-        state = RunState.at(run_id, home)
+        state = RunState.at(run_id, home=home, out=out)
     state.create()
+    stack.enter_context(state.locked())
     transcript = Transcript(run_id)
     return Setup(
         plan, identities, aggregator, state, Checkpoint(0, -1, start, transcript, [])
     )
 
 
-def resume(source: Plan, out: Path, home: Path | None) -> Setup:
+def _finished(out: Path) -> UsageError:
+    return UsageError(
+        f"the run in {out} is finished", hint="choose a new folder for another run"
+    )
+
+
+def resume(
+    source: Plan, out: Path, home: Path | None, stack: contextlib.ExitStack
+) -> Setup:
+    """What the unfinished run in ``out`` goes on from, locked until ``stack`` ends."""
     if (out / TRANSCRIPT_FILE).exists():
-        raise UsageError(
-            f"the run in {out} is finished", hint="choose a new folder for another run"
-        )
+        raise _finished(out)
     if not (out / PLAN_FILE).exists():
         raise UsageError(
             f"{out} holds no run to continue", hint="start one without --resume"
@@ -139,7 +148,11 @@ def resume(source: Plan, out: Path, home: Path | None) -> Setup:
             "is not the plan that this run was started with",
             hint=f"{out / PLAN_FILE} is what all members endorsed",
         )
-    state = RunState.at(plan.run_id, home)
+    state = RunState.at(plan.run_id, home=home, out=out)
+    stack.enter_context(state.locked())
+    # Under the lock: another process may have gone on, or finished, meanwhile.
+    if (out / TRANSCRIPT_FILE).exists():
+        raise _finished(out)
     checkpoint = state.load()
     identities = {n: Identity.load(state.keys / f"{n}.pem", name=n) for n in plan.names}
     aggregator = Identity.load(state.keys / "aggregator.key", name=AGGREGATOR)

@@ -72,6 +72,12 @@ class Simulation:
         self._ledgers: dict[str, Ledger] = {}
         self._participants: dict[str, Participant] = {}
         self._budget: BudgetExceeded | None = None
+        # A client that provably dealt bad shares is out for the rest of the run.
+        self._excluded = {
+            entry.text(3)
+            for entry in self._transcript.of_kind("failure")
+            if entry.text(3)
+        }
         for name, identity in setup.identities.items():
             home = setup.state.client_home(name)
             ledger = Ledger(home / "ledger.sqlite", client=name)
@@ -186,13 +192,12 @@ class Simulation:
         return Run(plan, self._model, metrics, lambda: self._close(metrics, exported))
 
     def _one_round(self, index: int, first_attempt: int) -> None:
-        excluded: set[str] = set()
         for attempt in range(
             first_attempt, first_attempt + self._plan.rounds.max_attempts
         ):
             if self._keeps:
                 self._save(index, attempt)
-            opened = self._attempt(index, attempt, excluded)
+            opened = self._attempt(index, attempt)
             if opened is not None:
                 self._finish_round(index, attempt, opened)
                 if self._keeps:
@@ -208,16 +213,14 @@ class Simulation:
         if self._budget is not None:
             raise self._budget
 
-    def _attempt(
-        self, index: int, attempt: int, excluded: set[str]
-    ) -> OpenedUpdate | None:
+    def _attempt(self, index: int, attempt: int) -> OpenedUpdate | None:
         aggregation = Aggregation.for_plan(
             self._plan, round_index=index, attempt=attempt, model=self._model
         )
         dropouts: list[Dropout] = []
         first: dict[str, list[bytes]] = {}
         for name, participant in self._participants.items():
-            if name in excluded:
+            if name in self._excluded:
                 continue
             try:
                 first[name] = participant.open(index, attempt, self._model)
@@ -254,7 +257,7 @@ class Simulation:
                 on_step=on_step,
             )
         except ProtocolError as error:
-            self._fail(index, attempt, error, aggregation, dropouts, excluded)
+            self._fail(index, attempt, error, aggregation, dropouts)
             return None
 
     def _fail(
@@ -264,11 +267,11 @@ class Simulation:
         error: ProtocolError,
         aggregation: Aggregation,
         dropouts: list[Dropout],
-        excluded: set[str],
     ) -> None:
+        # Only opening a sum raises it here: shares that their dealer committed to.
         culprit = error.client if isinstance(error, FaultyClient) else ""
         if culprit:
-            excluded.add(culprit)
+            self._excluded.add(culprit)
         reasons = [str(error), *map(_public_reason, dropouts)]
         self._transcript.append(
             "failure", {0: index, 1: attempt, 2: "; ".join(reasons)[:1000], 3: culprit}
@@ -304,8 +307,11 @@ class Simulation:
                     )
                 )
                 participant.offer(update)
-            except (BudgetExceeded, EngineError) as error:
+            except (BudgetExceeded, EngineError, ProtocolError) as error:
                 # A client that cannot go on is a dropout, as it would be elsewhere.
+                # A trainer is no party of the protocol: it blames nobody.
+                if isinstance(error, ProtocolError):
+                    error = EngineError(f"the trainer failed: {error}")
                 dropouts.append(Dropout(name, "training", error))
                 _log.warning("%s dropped out of round %d: %s", name, index, error)
 

@@ -55,7 +55,7 @@ def write_durably(path: Path, data: bytes) -> None:
     except OSError as error:
         raise EngineError(
             f"cannot write {path}: {error.strerror}",
-            hint="make room or choose another folder, then continue with --resume",
+            hint="make room; a run that has finished a round goes on with --resume",
         ) from None
 
 
@@ -101,6 +101,13 @@ class Checkpoint:
                 raise EngineError("the checkpoint of the run does not parse")
 
 
+def _no_run() -> UsageError:
+    return UsageError(
+        "there is no unfinished run to continue here",
+        hint="run it with the same --home, user and machine as before",
+    )
+
+
 def _default_root() -> Path:
     base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(base) / "secure-fl"
@@ -118,8 +125,17 @@ class RunState:
         self.keys = keys
 
     @classmethod
-    def at(cls, run_id: bytes, home: Path | None) -> RunState:
-        """Under ``home`` where one is given, else a throw-away place of this user."""
+    def at(cls, run_id: bytes, *, home: Path | None, out: Path | None) -> RunState:
+        """Under ``home`` where one is given, else a throw-away place of this user.
+
+        Raises UsageError where that lies inside ``out``, which is given away.
+        """
+        root = home or _default_root()
+        if out is not None and root.resolve().is_relative_to(out.resolve()):
+            raise UsageError(
+                f"keys and ledgers would lie in {out}",
+                hint="choose a home outside of the run's folder",
+            )
         if home is None:
             folder = _default_root() / "runs" / run_id.hex()
             return cls(folder, folder / "clients", folder / "keys")
@@ -152,7 +168,11 @@ class RunState:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """One process at a time drives a run."""
-        with open(self.folder / "lock", "w") as file:
+        try:
+            file = open(self.folder / "lock", "w")  # noqa: SIM115
+        except OSError:
+            raise _no_run() from None
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -170,10 +190,7 @@ class RunState:
         try:
             data = (self.folder / "checkpoint.cbor").read_bytes()
         except OSError:
-            raise UsageError(
-                "there is no unfinished run to continue here",
-                hint="run it with the same --home, user and machine as before",
-            ) from None
+            raise _no_run() from None
         return Checkpoint.from_bytes(data)
 
     def remove(self) -> None:

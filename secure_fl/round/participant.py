@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn, final
 
 from .. import masking
-from ..errors import FaultyAggregator, UsageError
+from ..errors import EngineError, FaultyAggregator, UsageError
 from ..identity import Identity
 from ..keystore import Keystore
 from ..masking import Session, messages
@@ -68,7 +68,9 @@ class Participant:
         self._protection: ClientProtection | None = None
         self._reservation: Reservation | None = None
         self._offer: _Offer | None = None
-        self._sent: list[bytes] = []
+        self._sent: list[tuple[tuple[int, int], bytes]] = []
+        self._over = -1
+        self._opened = 0
         self._log_head = log_head
 
     @property
@@ -87,8 +89,19 @@ class Participant:
         is forgotten (DESIGN: a retry is a new sample, new noise and a new charge).
         Raises UsageError where this client may not take part in the attempt.
         """
+        self._protection = None  # whatever was open is over, also if we refuse
         if (round_index, attempt) <= (self._round, self._attempt):
             raise UsageError("attempts are opened in order, each once")
+        if round_index <= self._over or attempt < 0:
+            raise UsageError("the round is over for this client")
+        rounds = self._plan.rounds
+        if round_index >= rounds.count:
+            raise UsageError(f"the plan has {rounds.count} rounds")
+        if round_index != self._round:
+            self._opened = 0
+        elif self._opened >= rounds.max_attempts:
+            raise UsageError(f"the plan allows {rounds.max_attempts} attempts a round")
+        self._opened += 1
         offer = self._offer
         if round_index != self._round:
             self._drop_offer()
@@ -174,6 +187,17 @@ class Participant:
                 hint="return private.update(), not unprotected(...)",
             )
         assert plan.run_id is not None
+        # Asked of the ledger, which remembers across restarts.
+        for release in self._ledger.releases(plan.lineage):
+            if (
+                (release.run_id, release.round_index) == (plan.run_id, self._round)
+                and isinstance(release.event, NonPrivate)
+                and release.state in ("sent", "released")
+            ):
+                raise EngineError(
+                    "an unprotected update is sent once a round",
+                    hint="this client sits out the round's further attempts",
+                )
         self._reservation = self._ledger.reserve(
             plan.lineage,
             run_id=plan.run_id,
@@ -255,6 +279,7 @@ class Participant:
         else:
             self._drop_offer()
         self._protection = None
+        self._over = self._round
 
     def _drop_offer(self) -> None:
         """An update that never left is aborted; anything else stays charged.
@@ -270,22 +295,31 @@ class Participant:
     def _note(self, message: bytes) -> None:
         form = log_form(message)
         if form is not None:
-            self._sent.append(form[0])
+            self._sent.append(((self._round, self._attempt), form[0]))
 
     def countersign(self, entries: Sequence[Entry], entry: Entry) -> bytes:
-        """Sign ``entry``, having checked the log from where we last signed up to it.
+        """Sign the hash of ``entry``, as computed from the log up to it.
 
         ``entries``: the log.  Raises FaultyAggregator where it does not continue what
-        we signed, or does not hold our messages exactly as we sent them.
+        we signed, or does not hold our messages exactly as we sent them.  A message of
+        an attempt that failed may be missing: it may have been late.
         """
         heads = [e.hash for e in entries]
         begin = heads.index(self._log_head) + 1 if self._log_head in heads else 0
         since = entries[begin : entry.sequence + 1]
-        self._log_head = check_extension(
-            since, head=self._log_head, member=self.name, sent=self._sent
+        now = (self._round, self._attempt)
+        head = check_extension(
+            since,
+            head=self._log_head,
+            member=self.name,
+            sent=[form for _, form in self._sent],
+            may_miss={form for place, form in self._sent if place != now},
         )
+        if not since or head != entry.hash:
+            raise FaultyAggregator("the entry is not the one that this log ends with")
+        self._log_head = head
         self._sent = []
-        return countersign(self._identity, entry.hash)
+        return countersign(self._identity, head)
 
     def __repr__(self) -> str:
         return f"<Participant {self.name} round={self._round}>"

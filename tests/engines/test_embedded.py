@@ -13,6 +13,7 @@ import secure_fl as sfl
 from secure_fl.errors import (
     BudgetExceeded,
     EngineError,
+    FaultyClient,
     PlanError,
     TooFewClients,
     UsageError,
@@ -286,3 +287,28 @@ def test_a_seeded_run_charges_no_lasting_ledger(tmp_path: Path) -> None:
             random=SeededInsecure(b"test"),
         )
     assert not (tmp_path / "home").exists()
+
+
+def test_a_home_inside_the_runs_folder_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(UsageError, match="keys and ledgers would lie"):
+        sfl.run(plan(), trainers(), model=start(), out=out, home=out / "home")
+    assert not out.exists()
+
+
+def test_a_home_keeps_ledgers_and_nothing_of_a_finished_run(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    sfl.run(plan(), trainers(), model=start(), home=home)
+    assert [p.name for p in home.iterdir() if any(p.rglob("*"))] == ["clients"]
+
+
+def test_a_trainer_blames_nobody(tmp_path: Path) -> None:
+    def blames(r: sfl.ClientRound) -> sfl.PrivateUpdate:
+        raise FaultyClient("clinic-b", "row 17")
+
+    finished = sfl.run(
+        plan(rounds=1), {**trainers(), "clinic-a": blames}, model=start()
+    )
+    log = Transcript.from_bytes(finished.files["transcript.cbor"])
+    assert log.of_kind("round")[0].rows(3) == ["clinic-b", "clinic-c", "clinic-d"]
+    assert b"row 17" not in finished.files["transcript.cbor"]

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import secure_fl as sfl
+from secure_fl.engines.state import RunState
 from secure_fl.errors import PlanError, UsageError
 
 from .support import NAMES, plan, start, trainers
@@ -179,3 +180,30 @@ def test_another_plan_does_not_continue_a_run(tmp_path: Path) -> None:
             out=tmp_path / "out",
             resume=True,
         )
+
+
+def test_one_process_at_a_time_goes_on(
+    writes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert _run(tmp_path, resume=False, at=writes // 2) is None
+    out = tmp_path / "out"
+    run_id = sfl.load_plan(out / "plan.toml").run_id
+    assert run_id is not None
+
+    def go_on() -> None:
+        sfl.run(
+            plan(spare=8, epsilon=20.0),
+            trainers(),
+            model=start(),
+            out=out,
+            resume=True,
+        )
+
+    with (
+        RunState.at(run_id, home=None, out=out).locked(),
+        pytest.raises(UsageError, match="another process"),
+    ):
+        go_on()
+    go_on()
+    sfl.verify_run(out)

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A participant among liars: the retry rule, the plan's limits, and what it signs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from secure_fl.errors import (
+    EngineError,
+    FaultyAggregator,
+    FaultyClient,
+    TooFewClients,
+    UsageError,
+)
+from secure_fl.identity import Identity, key_to_text
+from secure_fl.keystore import MemoryKeystore
+from secure_fl.masking import messages
+from secure_fl.plan import Plan
+from secure_fl.privacy import Ledger, private_update, unprotected
+from secure_fl.randomness import SystemRandom
+from secure_fl.round import Aggregation, Participant, log_form
+from secure_fl.transcript import Transcript, check_signature
+
+from .engines.support import NAMES, plan_text, start
+
+RANDOM = SystemRandom()
+MODEL = start()
+
+
+class World:
+    """Four clients and an aggregator that the test plays by hand."""
+
+    def __init__(self, folder: Path, *, rounds: int = 3) -> None:
+        source = Plan(plan_text(rounds=rounds, epsilon=50.0).encode())
+        self.identities = {n: Identity.new(n, random=RANDOM) for n in NAMES}
+        aggregator = Identity.new("aggregator", random=RANDOM)
+        self.plan = source.completed(
+            keys={n: key_to_text(i.public_key) for n, i in self.identities.items()},
+            aggregator=key_to_text(aggregator.public_key),
+            run_id=RANDOM.bytes(16),
+            start_sha256=None,
+        )
+        assert self.plan.run_id is not None
+        self.log = Transcript(self.plan.run_id)
+        self.ledgers = {
+            n: Ledger(folder / f"{n}.sqlite", client=n) for n in self.identities
+        }
+        self.participants = {n: self.participant(n) for n in NAMES}
+
+    def participant(self, name: str) -> Participant:
+        """A new process of this client, over the ledger it has."""
+        return Participant(
+            self.plan,
+            self.identities[name],
+            ledger=self.ledgers[name],
+            keystore=MemoryKeystore(),
+            random=RANDOM,
+            now=lambda: 1_700_000_000,
+            log_head=self.log.head,
+        )
+
+    def states(self, name: str) -> list[str]:
+        return [r.state for r in self.ledgers[name].releases(self.plan.lineage)]
+
+    def aggregation(self, round_index: int, attempt: int) -> Aggregation:
+        return Aggregation.for_plan(
+            self.plan, round_index=round_index, attempt=attempt, model=MODEL
+        )
+
+    def offer(self, name: str, *, private: bool = True) -> None:
+        participant = self.participants[name]
+        vector = np.full(MODEL.size, 0.5)
+        if private:
+            participant.offer(private_update(vector, participant.reserve()))
+        else:
+            participant.offer(unprotected(vector, reason="a test"))
+
+    def up_to_inboxes(self, a: Aggregation, place: tuple[int, int]) -> dict[str, bytes]:
+        """Steps 1 and 2 with everyone: what asks each client for its vector."""
+        for name, p in self.participants.items():
+            for m in p.open(*place, MODEL):
+                a.receive(name, m)
+        a.advance()
+        for name, message in a.outgoing.items():
+            for m in self.participants[name].handle(message):
+                a.receive(name, m)
+        a.advance()
+        return dict(a.outgoing)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    for ledger in made.ledgers.values():
+        ledger.close()
+
+
+def test_nothing_is_spent_before_the_inbox_is_checked(world: World) -> None:
+    a = world.aggregation(0, 0)
+    inboxes = world.up_to_inboxes(a, (0, 0))
+    world.offer("clinic-a")
+    forged = bytearray(inboxes["clinic-a"])
+    forged[len(forged) // 2] ^= 1
+    with pytest.raises(Exception, match=r"."):
+        list(world.participants["clinic-a"].handle(bytes(forged)))
+    assert world.states("clinic-a") == ["reserved"]
+    # It never left: the next attempt takes the same update under the same charge.
+    world.participants["clinic-a"].open(0, 1, MODEL)
+    assert not world.participants["clinic-a"].needs_update
+
+
+def test_one_chunk_out_is_spent(world: World) -> None:
+    a = world.aggregation(0, 0)
+    inboxes = world.up_to_inboxes(a, (0, 0))
+    world.offer("clinic-a")
+    participant = world.participants["clinic-a"]
+    next(participant.handle(inboxes["clinic-a"]))
+    assert world.states("clinic-a") == ["sent"]
+    participant.open(0, 1, MODEL)
+    assert participant.needs_update
+    participant.conclude(opened=False)
+    assert world.states("clinic-a") == ["sent"], "what left is never taken back"
+
+
+def test_an_unprotected_update_is_never_sent_twice(world: World) -> None:
+    a = world.aggregation(0, 0)
+    inboxes = world.up_to_inboxes(a, (0, 0))
+    world.offer("clinic-a", private=False)
+    participant = world.participants["clinic-a"]
+    list(participant.handle(inboxes["clinic-a"]))
+    with pytest.raises(UsageError, match="sent once"):
+        participant.open(0, 1, MODEL)
+    participant.conclude(opened=False)
+    with pytest.raises(UsageError, match="over for this client"):
+        participant.open(0, 2, MODEL)
+    # A new process on the same ledger remembers.
+    again = world.participants["clinic-a"] = world.participant("clinic-a")
+    again.open(0, 3, MODEL)
+    with pytest.raises(EngineError, match="sent once a round"):
+        world.offer("clinic-a", private=False)
+
+
+def test_only_a_signed_omission_frees_a_spent_update(world: World) -> None:
+    a = world.aggregation(0, 0)
+    inboxes = world.up_to_inboxes(a, (0, 0))
+    late = world.participants["clinic-d"]
+    for name in NAMES:
+        world.offer(name)
+        pieces = list(world.participants[name].handle(inboxes[name]))
+        if name != "clinic-d":
+            for piece in pieces:
+                a.receive(name, piece)
+    a.advance()
+    statement = a.outgoing["clinic-a"]
+    with pytest.raises(TooFewClients):
+        late.release(statement, messages.Signatures(()).encode(a.session))
+    assert world.states("clinic-d") == ["sent"]
+    for name, message in a.outgoing.items():
+        for m in world.participants[name].handle(message):
+            a.receive(name, m)
+    a.advance()
+    assert a.omission is not None
+    late.release(*a.omission)
+    assert world.states("clinic-d") == ["omitted"]
+    late.open(0, 1, MODEL)
+    assert not late.needs_update
+    late.conclude(opened=False)
+    assert world.states("clinic-d") == ["omitted"], "it had left once: charged"
+    # Those who are in the statement are not freed by it.
+    with pytest.raises(FaultyAggregator, match="holds our vector"):
+        world.participants["clinic-a"].release(*a.omission)
+
+
+def test_the_plan_bounds_rounds_and_attempts(world: World) -> None:
+    participant = world.participants["clinic-a"]
+    with pytest.raises(UsageError, match="3 rounds"):
+        participant.open(3, 0, MODEL)
+    participant.open(1, 0, MODEL)
+    with pytest.raises(UsageError, match="in order"):
+        participant.open(0, 0, MODEL)
+    participant.open(1, 5, MODEL)
+    with pytest.raises(UsageError, match="2 attempts"):
+        participant.open(1, 6, MODEL)
+    # After a refusal nothing is open any more.
+    with pytest.raises(UsageError, match="no attempt is open"):
+        list(participant.handle(b""))
+
+
+def test_a_late_message_is_nobodys_fault(world: World) -> None:
+    a = world.aggregation(0, 0)
+    first = {n: p.open(0, 0, MODEL) for n, p in world.participants.items()}
+    for name in NAMES[:3]:
+        for m in first[name]:
+            assert a.receive(name, m)
+    a.advance()
+    for m in first["clinic-d"]:
+        assert not a.receive("clinic-d", m)
+    with pytest.raises(FaultyClient, match="clinic-c"):
+        a.receive("clinic-c", b"\x00")
+
+
+# -- what is signed -----------------------------------------------------------------
+
+
+def note(world: World, place: tuple[int, int], name: str, message: bytes) -> None:
+    form = log_form(message)
+    assert form is not None
+    world.log.append(
+        "message",
+        {0: place[0], 1: place[1], 2: name, 3: "", 4: form[0], 5: form[1]},
+    )
+
+
+def test_a_participant_signs_what_it_has_read(world: World) -> None:
+    participant = world.participants["clinic-a"]
+    (advertise,) = participant.open(0, 0, MODEL)
+    note(world, (0, 0), "clinic-a", advertise)
+    entry = world.log.entries[-1]
+    evil = dataclasses.replace(entry, hash=bytes(32))
+    with pytest.raises(FaultyAggregator):
+        participant.countersign(world.log.entries, evil)
+    with pytest.raises(FaultyAggregator):
+        participant.countersign([], entry)
+    signature = participant.countersign(world.log.entries, entry)
+    public = world.identities["clinic-a"].public_key
+    assert check_signature(public, entry.hash, signature)
+    with pytest.raises(FaultyAggregator):  # nothing new to sign
+        participant.countersign(world.log.entries, entry)
+
+
+def test_a_message_of_a_failed_attempt_may_be_missing(world: World) -> None:
+    participant = world.participants["clinic-a"]
+    participant.open(0, 0, MODEL)  # late: never logged
+    (advertise,) = participant.open(0, 1, MODEL)
+    note(world, (0, 1), "clinic-a", advertise)
+    participant.countersign(world.log.entries, world.log.entries[-1])
+
+
+def test_a_message_of_this_attempt_may_not(world: World) -> None:
+    participant = world.participants["clinic-a"]
+    participant.open(0, 0, MODEL)
+    world.log.append("failure", {0: 0, 1: 0, 2: "nothing happened", 3: ""})
+    with pytest.raises(FaultyAggregator, match="as we sent them"):
+        participant.countersign(world.log.entries, world.log.entries[-1])

@@ -161,14 +161,12 @@ class Book:
         now: int,
     ) -> Entry:
         """The entry that would reserve ``event``.  Raises UsageError if it exists."""
-        if self._reserved:
-            first = next(iter(self._reserved.values()))
-            if (first.unit, first.adjacency) != (unit, adjacency):
-                raise UsageError(
-                    f"the lineage {self.lineage!r} is charged by {first.unit}, "
-                    f"{first.adjacency}",
-                    hint="give a plan of another unit a lineage of its own",
-                )
+        try:
+            self._same_terms(unit, adjacency)
+        except ProtocolError as error:
+            raise UsageError(
+                str(error), hint="give a plan of another unit a lineage of its own"
+            ) from None
         if (run_id, round_index, attempt) in self._attempts:
             raise UsageError(
                 "this attempt has its reservation already",
@@ -219,6 +217,17 @@ class Book:
         if len(ctx) != (32 if kind in ("sent", "omitted") else 0):
             raise ProtocolError("a step with a wrong context")
 
+    def _same_terms(self, unit: str, adjacency: str) -> None:
+        """All entries count the same thing: only then do their costs add up."""
+        if not self._reserved:
+            return
+        first = next(iter(self._reserved.values()))
+        if (first.unit, first.adjacency) != (unit, adjacency):
+            raise ProtocolError(
+                f"the lineage {self.lineage!r} is charged by {first.unit}, "
+                f"{first.adjacency}"
+            )
+
     def _make(self, kind: str, now: int, body: dict[int, wire.Value]) -> Entry:
         data = wire.encode(
             {0: len(self.entries), 1: self.head, 2: kind, 3: now, 4: body}
@@ -231,12 +240,13 @@ class Book:
         """Check and append one entry's bytes.  Raises VerificationError."""
         try:
             entry = self._parse(data)
+            r = entry.reservation
             if entry.kind != "reserved":
                 self._allowed(entry.of, entry.kind, entry.ctx)
-            elif entry.reservation is not None and (
-                self._key(entry.reservation) in self._attempts
-            ):
-                raise ProtocolError("a second reservation of one attempt")
+            elif r is not None:
+                if self._key(r) in self._attempts:
+                    raise ProtocolError("a second reservation of one attempt")
+                self._same_terms(r.unit, r.adjacency)
         except SecureFLError as error:
             raise VerificationError(
                 f"entry {len(self.entries)} of {self.lineage!r}: {error}"

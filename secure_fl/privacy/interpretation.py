@@ -42,7 +42,8 @@ class Interpretation:
         pairs (false positive rate, largest true positive rate there)
     posterior
         pairs (prior, bound): how sure an attacker can become that a record is in,
-        starting from the prior, except with probability ``delta`` of the claim
+        starting from the prior, except with probability ``delta`` of the claim;
+        1 where the curve supports no bound at that delta
     """
 
     advantage: float
@@ -52,13 +53,13 @@ class Interpretation:
 
 
 def interpret(events: Sequence[Event], *, delta: float) -> Interpretation:
-    """Conversions of the claim's curve.  Raises as :func:`.accounting.epsilon`.
+    """Conversions of the events' curve.  Raises as :func:`.accounting.epsilon`.
 
     Every number is a bound in the safe direction: the curve is looked at in 150
     places, which can only loosen it, except for ``mu_gdp``, a summary of the curve
     at those places.
     """
-    claim = accounting.epsilon(events, delta=delta).value
+    accounting.epsilon(events, delta=delta)  # refuses a delta out of range
     if not events:
         return Interpretation(
             0.0,
@@ -82,11 +83,12 @@ def interpret(events: Sequence[Event], *, delta: float) -> Interpretation:
         (place, min(1.0, max(0.0, float(losses.get_delta_for_epsilon(place)))))
         for place in places
     ]
+    loss = _loss_bound(curve, top, delta)
     return Interpretation(
         curve[0][1],
         max((_mu(place, bound) for place, bound in curve), default=0.0),
         tuple((rate, _true_positives(curve, rate)) for rate in FALSE_POSITIVE_RATES),
-        tuple((prior, _posterior(claim, prior)) for prior in PRIORS),
+        tuple((prior, _posterior(loss, prior)) for prior in PRIORS),
     )
 
 
@@ -102,8 +104,34 @@ def _true_positives(curve: Sequence[tuple[float, float]], rate: float) -> float:
     )
 
 
-def _posterior(epsilon: float, prior: float) -> float:
-    return prior / (prior + (1 - prior) * math.exp(-epsilon))
+def _loss_bound(
+    curve: Sequence[tuple[float, float]], top: float, delta: float
+) -> float:
+    """The smallest loss not exceeded but with probability ``delta``; may be infinite.
+
+    An epsilon at delta is no such loss: delta(t) is the mean of 1 - exp(t - L) where
+    the loss L is above t, so that Pr[L > x] <= delta(t) / (1 - exp(t - x)) for every
+    t < x, and the best t of the curve counts.
+    """
+
+    def above(x: float) -> float:
+        return min((d / -math.expm1(t - x) for t, d in curve if t < x), default=1.0)
+
+    if above(top) > delta:
+        return math.inf
+    low, high = 0.0, top
+    for _ in range(60):
+        middle = (low + high) / 2
+        if above(middle) > delta:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _posterior(loss: float, prior: float) -> float:
+    """Bayes' rule for odds that grew by the factor exp(loss)."""
+    return prior / (prior + (1 - prior) * math.exp(-loss))
 
 
 # -- Gaussian DP -----------------------------------------------------------------------

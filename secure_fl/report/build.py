@@ -42,7 +42,6 @@ INFINITY: Final = "infinity"
 DELTAS: Final = (1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 # The grid on which epsilon is computed by default; part of the report's meaning.
 INTERVAL: Final = 1e-4
-_TOO_LITTLE: Final = "the noise is too small for any guarantee"
 
 Number = float | str
 
@@ -86,6 +85,7 @@ def build_report(
             hint="it needs the whole transcript and every member's ledger export",
         )
     start = transcript.entries[0]
+    assumptions = _assumptions(plan, insecure=start.integer(5) == 1)
     rounds = transcript.of_kind("round")
     events = {name: exports[name].charged() for name in plan.names}
     return {
@@ -113,7 +113,7 @@ def build_report(
             "max_colluding": plan.parties.max_colluding,
             "threshold": plan.threshold,
             "min_clients": plan.min_clients,
-            "assumptions": _assumptions(plan),
+            "assumptions": assumptions,
         },
         "privacy_unit": {
             "kind": plan.privacy.unit,
@@ -136,6 +136,7 @@ def build_report(
             "within_client": "sequential",
             "across_clients": "parallel" if _disjoint(plan) else "sequential",
             "lineage": plan.lineage,
+            "ledgers_live_on": start.integer(7) == 1,
         },
         "ledgers": {
             name: {
@@ -146,11 +147,12 @@ def build_report(
         },
         "accounting": {
             "primary": "PLD",
-            "discretisation": INTERVAL,
+            # Where its points are too few or too many, a multiple or a fraction of it.
+            "discretisation": {"interval": INTERVAL, "adapted": True, "bound": "upper"},
             "cross_check": "RDP",
             "adjacency": plan.privacy.adjacency,
         },
-        "claims": [_claim(plan, events, exports)],
+        "claims": [_claim(plan, events, exports, relies_on=assumptions)],
         "not_claimed": _ids("not_claimed."),
         "not_protected": _ids("not_protected."),
         "epsilon_over_rounds": {
@@ -197,11 +199,13 @@ def _ids(prefix: str) -> list[str]:
     return [key for key in ids if key != "heading"]
 
 
-def _assumptions(plan: Plan) -> list[str]:
-    out = ["noise-first"]
+def _assumptions(plan: Plan, *, insecure: bool) -> list[str]:
+    out = ["noise-first", "trainer"]
     if plan.privacy.sampling_rate < 1:
         out.append("sampling-secret")
-    out += ["csprng", "float-noise", "disjoint" if _disjoint(plan) else "overlap"]
+    if not insecure:
+        out.append("csprng")
+    out += ["float-noise", "disjoint" if _disjoint(plan) else "overlap"]
     return [*out, "ledger-kept"]
 
 
@@ -325,6 +329,8 @@ def _claim(
     plan: Plan,
     events: Mapping[str, Sequence[Event]],
     exports: Mapping[str, LedgerExport],
+    *,
+    relies_on: Sequence[str],
 ) -> dict[str, Any]:
     """V1: everything a client ever sent is visible, every sample but its own known."""
     delta = plan.privacy.delta
@@ -353,7 +359,8 @@ def _claim(
         "delta": rounded(delta),
         "limit": rounded(plan.privacy.epsilon),
         "projected": _number(plan.projected_epsilon()),
-        "relies_on": _assumptions(plan),
+        "projected_consortium": _number(plan.projected_consortium()),
+        "relies_on": list(relies_on),
         "evidence": "proof",
         "clients": clients,
         "consortium": consortium,
@@ -372,8 +379,6 @@ def _figures_of(events: tuple[Event, ...], delta: float) -> dict[str, Any]:
     plain = epsilon([without_amplification(e) for e in events], delta=delta)
     meaning = interpret(events, delta=delta)
     reasons = sorted({e.reason for e in events if isinstance(e, NonPrivate)})
-    if math.isinf(both.value) and not reasons:
-        reasons = [_TOO_LITTLE]
     return {
         "epsilon": _number(both.value),
         "epsilon_rdp": _number(both.rdp),

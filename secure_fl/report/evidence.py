@@ -123,7 +123,7 @@ def _check_start(plan: Plan, start: Entry) -> None:
         fail("the start names another run than the plan")
     if start.bytes_(2) != plan.aggregator_key:
         fail("the start names another aggregator's key than the plan")
-    if start.integer(4) not in (0, 1) or start.integer(5) not in (0, 1):
+    if any(start.integer(field) not in (0, 1) for field in (4, 5, 7)):
         fail("the flags of the start are neither 0 nor 1")
     if plan.protection.kind == "plain" and not start.integer(4):
         fail("protection `plain` is for simulations only")

@@ -102,11 +102,20 @@ def _check(
 
 
 def _check_terms(plan: Plan, export: LedgerExport) -> None:
-    """What this run reserved is what the plan says a release is and may cost."""
+    """What this run reserved is what the plan says a release is and may cost.
+
+    Earlier runs had other plans, but their charges add up only in one unit.
+    """
     p = plan.privacy
     for entry in export.entries:
         r = entry.reservation
-        if r is None or r.run_id != plan.run_id:
+        if r is None:
+            continue
+        if (r.unit, r.adjacency) != (p.unit, p.adjacency):
+            raise VerificationError(
+                "an entry is charged by another unit or adjacency than the plan's"
+            )
+        if r.run_id != plan.run_id:
             continue
         where = f"its reservation for round {r.round_index}"
         if not 0 <= r.round_index < plan.rounds.count:

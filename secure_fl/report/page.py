@@ -2,27 +2,21 @@
 """The report as a page: sections of blocks, the same for HTML and text.
 
 What is said, and in which order, is decided here once; ``render.py`` only draws it.
-Every number is shown with the 6 significant digits that report.json holds.
+Every figure is shown with at most 4 of the 6 significant digits in report.json.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
-from .blocks import Block, Chart, Page, Section, Stamp
+from .blocks import Block, Chart, Page, Section
 from .build import INFINITY
+from .claims import Say, claim_of, claims_section, number, stamps
 from .strings import text
 from .utility import score_lines, score_rows
 
 __all__ = ["make_page"]
-
-Say = Callable[..., str]
-
-
-def number(value: float | str) -> str:
-    """As report.json writes it; a number that cannot be is said in words there too."""
-    return value if isinstance(value, str) else f"{value:.6g}"
 
 
 def make_page(
@@ -34,7 +28,7 @@ def make_page(
         return text(key, language=language, values=values)
 
     parts = (
-        _claims,
+        claims_section,
         _not_claimed,
         _not_protected,
         _parties,
@@ -49,143 +43,20 @@ def make_page(
     return Page(
         say("title", plan=report["plan"]["name"]),
         say("subtitle"),
-        _stamps(report, say),
+        stamps(report, say),
         sections,
     )
-
-
-def _claim(report: Mapping[str, Any]) -> Mapping[str, Any]:
-    claim = report["claims"][0]
-    assert isinstance(claim, Mapping)
-    return claim
-
-
-def _stamps(report: Mapping[str, Any], say: Say) -> list[Stamp]:
-    out = []
-    reasons = _claim(report)["consortium"]["reasons"]
-    if report["insecure"]:
-        out.append(Stamp(say("stamp.insecure"), say("stamp.insecure.why")))
-    if _claim(report)["consortium"]["epsilon"] == INFINITY:
-        why = say("stamp.infinity.why", reasons="; ".join(reasons))
-        out.append(Stamp(say("stamp.infinity"), why))
-    if report["threat_model"]["protection"] == "plain":
-        out.append(Stamp(say("stamp.plain"), say("stamp.plain.why")))
-    if report["simulation"]:
-        out.append(Stamp(say("stamp.simulation"), say("stamp.simulation.why")))
-    return out
 
 
 # -- sections, in reading order ------------------------------------------------------
 
 
-def _rows_of_claim(
-    claim: Mapping[str, Any], say: Say
-) -> list[tuple[str, Mapping[str, Any]]]:
-    return [*claim["clients"].items(), (say("claim.consortium"), claim["consortium"])]
-
-
-def _claims(report: Mapping[str, Any], say: Say) -> Section:
-    claim = _claim(report)
-    whole = claim["consortium"]
-    delta = number(claim["delta"])
-    if whole["epsilon"] == INFINITY:
-        lead = say("claims.lead.infinity")
-    else:
-        lead = say("claims.lead", epsilon=number(whole["epsilon"]), delta=delta)
-    rows = _rows_of_claim(claim, say)
-    blocks = [
-        Block("lead", lead),
-        Block("view", say(f"view.{claim['view']}")),
-        Block(
-            "paragraph",
-            say(
-                "claims.scope",
-                unit=say(f"unit.{claim['unit']}"),
-                adjacency=say(f"adjacency.{claim['adjacency']}"),
-            ),
-        ),
-        Block(
-            "table",
-            say("claims.caption", delta=delta),
-            head=[
-                say("claim.client"),
-                say("claim.epsilon"),
-                say("claim.limit"),
-                say("claim.no_amplification"),
-                say("claim.rdp"),
-                say("claim.this_run"),
-                say("claim.charged"),
-            ],
-            rows=[
-                [
-                    name,
-                    number(row["epsilon"]),
-                    number(claim["limit"]),
-                    number(row["epsilon_without_amplification"]),
-                    number(row["epsilon_rdp"]),
-                    number(row.get("epsilon_this_run", "")),
-                    str(row.get("releases_charged", "")),
-                ]
-                for name, row in rows
-            ],
-        ),
-        *_reasons(claim, say),
-        Block(
-            "paragraph",
-            say("claims.lineage", lineage=report["composition"]["lineage"]),
-        ),
-        Block("paragraph", say(f"overlap.{report['overlap']}")),
-        _meaning(rows, say),
-        Block(
-            "table",
-            say("claims.profile.caption"),
-            head=[
-                say("claim.client"),
-                *(f"{say('claim.delta')} {number(d)}" for d, _ in whole["profile"]),
-            ],
-            rows=[
-                [name, *(number(e) for _, e in row["profile"])] for name, row in rows
-            ],
-        ),
-        Block("subheading", say("assumptions.heading")),
-        Block("list", lines=[say(f"assumption.{i}") for i in claim["relies_on"]]),
-    ]
-    return Section(say("claims.heading"), blocks)
-
-
-def _reasons(claim: Mapping[str, Any], say: Say) -> list[Block]:
-    lines = [
-        say("claim.why_infinite", client=name, reason=reason)
-        for name, row in claim["clients"].items()
-        for reason in row["reasons"]
-    ]
-    return [Block("list", lines=lines)] if lines else []
-
-
-def _meaning(rows: Sequence[tuple[str, Mapping[str, Any]]], say: Say) -> Block:
-    sample = rows[0][1]
-    # Clients with equal figures share a row: the table is long enough.
-    names: dict[tuple[str, ...], list[str]] = {}
-    for name, row in rows:
-        figures = [row["advantage"], *row["tpr_at_fpr"].values()]
-        figures += [*row["posterior"].values(), row["mu_gdp"]]
-        names.setdefault(tuple(number(v) for v in figures), []).append(name)
-    return Block(
-        "table",
-        say("claims.meaning.caption"),
-        head=[
-            say("claim.client"),
-            say("claim.advantage"),
-            *(say("claim.tpr", fpr=fpr) for fpr in sample["tpr_at_fpr"]),
-            *(say("claim.posterior", prior=prior) for prior in sample["posterior"]),
-            say("claim.mu"),
-        ],
-        rows=[[", ".join(group), *cells] for cells, group in names.items()],
-    )
-
-
 def _not_claimed(report: Mapping[str, Any], say: Say) -> Section:
-    lines = [say(f"not_claimed.{i}") for i in report["not_claimed"]]
+    # Equal to one client's where no record is at two; else a smaller one would mislead.
+    projected = number(claim_of(report)["projected_consortium"])
+    lines = [
+        say(f"not_claimed.{i}", projected=projected) for i in report["not_claimed"]
+    ]
     return Section(say("not_claimed.heading"), [Block("list", lines=lines)])
 
 
@@ -322,7 +193,7 @@ def _sampling(report: Mapping[str, Any], say: Say) -> Section:
         return Section(
             say("sampling.heading"), [Block("paragraph", say("sampling.full"))]
         )
-    plain = _claim(report)["consortium"]["epsilon_without_amplification"]
+    plain = claim_of(report)["consortium"]["epsilon_without_amplification"]
     return Section(
         say("sampling.heading"),
         [
@@ -337,7 +208,7 @@ _STATES: Final = ("reserved", "sent", "omitted", "released", "aborted")
 
 def _composition(report: Mapping[str, Any], say: Say) -> Section:
     accounting = report["accounting"]
-    interval = number(accounting["discretisation"])
+    interval = number(accounting["discretisation"]["interval"])
     rows = []
     for name, ledger in report["ledgers"].items():
         states = [r["state"] for r in report["releases"][name]]
@@ -367,7 +238,7 @@ def _composition(report: Mapping[str, Any], say: Say) -> Section:
 
 
 def _over_rounds(report: Mapping[str, Any], say: Say) -> list[Block]:
-    claim = _claim(report)
+    claim = claim_of(report)
     over = report["epsilon_over_rounds"]
     finite = {
         name: [

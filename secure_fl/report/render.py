@@ -146,7 +146,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns where they fit; else one paragraph per row, each cell under its name."""
     cells = [[_clean(cell) for cell in row] for row in rows]
     words = [max(map(len, name.split()), default=0) for name in head]
-    widths = [max(words[i], *(len(row[i]) for row in cells)) for i in range(len(head))]
+    widths = [max([w, *(len(row[i]) for row in cells)]) for i, w in enumerate(words)]
     if 2 + sum(widths) + 2 * (len(widths) - 1) > WIDTH:
         return [line for row in cells for line in _paragraph(head, row)]
     wrapped = [textwrap.wrap(name, w) for name, w in zip(head, widths, strict=True)]

@@ -27,16 +27,18 @@ ENGLISH: Final[Mapping[str, str]] = {
     "stamp.insecure.why": "Randomness was seeded and can be repeated: nothing in this "
     "run is private. Such a run is for tests only.",
     "stamp.infinity": "NO PRIVACY GUARANTEE",
-    "stamp.infinity.why": "At least one release was sent without noise, so epsilon is "
-    "infinite. Reason given: {reasons}",
+    "stamp.infinity.why": "At least one release has no finite epsilon.",
+    "stamp.infinity.reasons": "Reasons given: {reasons}",
     "stamp.plain": "UNPROTECTED SUM",
     "stamp.plain.why": "No secure aggregation: the aggregator read every client's "
     "update. The claims below hold all the same; they do not rest on it.",
     # -- claims
     "claims.heading": "1. What is claimed",
-    "claims.lead": "No record of any client is exposed by more than epsilon "
-    "{epsilon}, at delta {delta}. The lower an epsilon, the less can be learned about "
-    "a record.",
+    "claims.lead": "The model and all messages of this run expose no training record "
+    "by more than epsilon {epsilon}, at delta {delta}. The lower an epsilon, the less "
+    "can be learned about a record.",
+    "claims.lead.insecure": "Randomness was seeded: the figures below are a test of "
+    "the arithmetic, not a claim.",
     "claims.lead.infinity": "For at least one client nothing can be claimed: epsilon "
     "is infinite.",
     "claims.caption": "The claim at delta {delta}, per client and for the whole "
@@ -47,7 +49,7 @@ ENGLISH: Final[Mapping[str, str]] = {
     "out whether one particular record was used",
     "claims.profile.caption": "Epsilon at other values of delta",
     "view.record-local": "Record level, local view: this holds even if the aggregator "
-    "and all other clients collude and the cryptography fails.",
+    "and all other clients collude and the masking is broken.",
     "unit.record": "one record of one client",
     "adjacency.add-or-remove-one": "adding or removing one record",
     "claim.consortium": "whole consortium",
@@ -61,12 +63,17 @@ ENGLISH: Final[Mapping[str, str]] = {
     "claim.advantage": "advantage over guessing, at most",
     "claim.mu": "mu of Gaussian DP",
     "claim.tpr": "found at a false alarm rate of {fpr}, at most",
-    "claim.posterior": "certainty from a prior of {prior}, at most",
+    "claim.posterior": "certainty from a prior of {prior}, except with probability "
+    "delta",
     "claim.client": "client",
     "claim.why_infinite": "{client}: epsilon is infinite because of a release without "
     "protection. Reason given: {reason}",
     "claims.lineage": "Epsilon counts everything charged to the data set's ledger "
     "({lineage}), earlier runs included.",
+    "claims.lineage.thrown-away": "Ledgers were thrown away after this simulation: "
+    "epsilon counts this run alone.",
+    "claims.delta-large": "delta {delta} times {records} records is {product}: a "
+    "mechanism may expose that many records outright.",
     # -- not claimed, not protected
     "not_claimed.heading": "2. What is not claimed",
     "not_claimed.bank-level": "Nothing is claimed for a client as a whole: that an "
@@ -77,6 +84,10 @@ ENGLISH: Final[Mapping[str, str]] = {
     "of the others cannot be counted.",
     "not_claimed.several-records": "A person with several records at one client is "
     "not covered as one unit: the claim is for each record.",
+    "not_claimed.stopping": "Epsilon is for the releases as listed. If their number, "
+    "or the settings of a later run, were chosen after seeing earlier results, rely on "
+    "the projected epsilon of {projected} for one plan, and on no smaller figure "
+    "across plans.",
     "not_protected.heading": "3. What is not protected",
     "not_protected.population": "What the model learns about everybody: it may be "
     "true of somebody whose record was never used.",
@@ -85,8 +96,8 @@ ENGLISH: Final[Mapping[str, str]] = {
     "column bounds, sampling rate, number of steps.",
     "not_protected.other-releases": "Anything else that was published about the same "
     "data without being charged to this ledger.",
-    "not_protected.metrics": "Scores of the model that a client publishes on its own "
-    "private records.",
+    "not_protected.metrics": "Held-out rows: scores on them are published without "
+    "noise; comparisons of a simulation are not charged.",
     "not_protected.choices-before": "Choices made by looking at private data before "
     "the run: columns, bounds, network, learning rate.",
     "not_protected.poisoning": "The model itself against a client that sends a "
@@ -125,6 +136,11 @@ ENGLISH: Final[Mapping[str, str]] = {
     "assumptions.heading": "What the claim relies on",
     "assumption.noise-first": "Each client runs this package unchanged: it clips "
     "every record's gradient and adds the noise before anything leaves.",
+    "assumption.trainer": "Each client's training code back-propagates "
+    "private.criterion's value and nothing else, treats every record on its own (no "
+    "statistics of a batch), takes no decision (learning rate, stopping, printing "
+    "elsewhere) from exact losses or scores, and starts from layers and preprocessing "
+    "that were not fitted to these records.",
     "assumption.sampling-secret": "Each client draws its batches as the plan says, "
     "and nobody else learns which records were in them.",
     "assumption.csprng": "Noise and samples come from the operating system's secure "
@@ -135,13 +151,15 @@ ENGLISH: Final[Mapping[str, str]] = {
     "assumption.disjoint": "Each record belongs to one client only.",
     "assumption.overlap": "A record may belong to every client; the consortium's "
     "epsilon adds all clients up.",
-    "assumption.ledger-kept": "Each client kept its ledger: no copy of the home "
-    "folder was rolled back.",
+    "assumption.ledger-kept": "Each client kept one ledger for these records, under "
+    "one lineage name, in one home, from the first release on; no copy of it was "
+    "rolled back.",
     "overlap.disjoint": "Across clients: each record is at one client only, so the "
     "consortium's epsilon is the largest of the clients' (parallel composition).",
     "overlap.overlapping": "Across clients: a record may be at several clients, so "
     "the consortium's epsilon composes the releases of all clients (sequential "
-    "composition).",
+    "composition). The plan's limit holds for each client alone; a record at all of "
+    "them may cost up to {projected}.",
     # -- how it was made
     "mechanism.heading": "6. The mechanism",
     "mechanism.line": "Each local step: sum of the sampled records' gradients, each "
@@ -168,7 +186,8 @@ ENGLISH: Final[Mapping[str, str]] = {
     "composition.within": "Within a client all releases add up, over rounds, attempts "
     "and restarts, whether or not they were opened.",
     "composition.accounting": "Epsilon is computed from privacy loss distributions "
-    "(PLD, discretisation {interval}); RDP stands beside it as a check.",
+    "(PLD) on a grid of {interval} or one chosen from it; every grid gives an upper "
+    "bound. RDP stands beside it as a check.",
     "ledger.caption": "Ledgers: every release was written down before its noise was "
     "drawn. How far this run's releases got; all but those never sent are charged",
     "ledger.head": "Ledger heads: the hash of each ledger's last entry",
@@ -188,7 +207,11 @@ ENGLISH: Final[Mapping[str, str]] = {
     "over.limit": "limit in the plan",
     # -- utility
     "utility.heading": "9. Utility",
-    "utility.scope": "Utility, measured on held-out rows; not covered by the claims.",
+    "utility.scope": "Utility, measured on held-out rows; not covered by the claims. "
+    "The scores are exact figures of held-out records, and the models compared with "
+    "are further releases about the same training records, some without any noise: "
+    "remove this section and metrics.json before the report leaves whoever may see the "
+    "data.",
     "utility.caption": "Scores of the final model and of what it is compared with",
     "utility.final": "final model",
     "utility.history.alt": "Line chart of {name} over the rounds, from {first} to "
@@ -228,15 +251,20 @@ ENGLISH: Final[Mapping[str, str]] = {
     "check.report": "report: every field rebuilt from plan, transcript and ledgers",
     "check.epsilon": "epsilon of {client}: {epsilon} at delta {delta}, recomputed; "
     "the limit of {limit} allows {budgeted} releases, {spare} of them spare",
-    "check.infinite": "epsilon of {client}: infinity, since it sent an update without "
-    "protection; the report says so",
+    "check.infinite": "epsilon of {client}: infinity, since at least one release has "
+    "no finite epsilon; the report says so",
     "unchecked.simulation": "that separate organisations took part: this was a "
     "simulation with throw-away keys",
     "unchecked.insecure": "that anything was secret: randomness was seeded, for tests",
     "unchecked.copy": "that this is the plan you know: compare its hash with a "
     "member's own copy, over another channel",
     "unchecked.code": "that each client ran this package unchanged and sampled as the "
-    "plan says",
+    "plan says, and that its own training code keeps to the duties listed in the "
+    "report",
+    "unchecked.ledgers": "that a client's ledger is its whole history: one that was "
+    "begun anew, kept in another home or under another lineage name, or a release "
+    "marked as never sent, cannot be seen from these files; compare its first entries "
+    "with an export you hold",
     "unchecked.sum": "that the opened sums follow from the vectors: these are not "
     "kept, and every client in a sum signed its outcome",
     "unchecked.start": "that the start is the model which the plan describes; its "

@@ -389,7 +389,8 @@ def _not_checked(
     folder: Path, files: Mapping[str, bytes], notes: list[str], *, compared: bool
 ) -> tuple[str, ...]:
     lines = [] if compared else [_say("unchecked.copy")]
-    lines += [_say(f"unchecked.{key}") for key in ("code", "sum", "start", "pictures")]
+    always = ("code", "ledgers", "sum", "start", "pictures")
+    lines += [_say(f"unchecked.{key}") for key in always]
     lines += notes
     known = {*files, "ledgers"}
     extra = [p for p in _listed(folder) if p not in known]

@@ -26,6 +26,11 @@ SPAWN.set_forkserver_preload(
         "secure_fl.engines.embedded",
         "dp_accounting.pld.privacy_loss_distribution",
         "dp_accounting.rdp",
+        "secure_fl.training.client_round",
+        "secure_fl.training.head",
+        "secure_fl.report.pictures",
+        "jinja2",
+        "matplotlib.backends.backend_svg",
     ]
 )
 

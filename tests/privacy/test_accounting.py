@@ -201,8 +201,47 @@ def test_conversions_of_a_known_run() -> None:
     assert meaning.mu_gdp == pytest.approx(1.004, abs=1e-3)
     assert dict(meaning.tpr_at_fpr)[1e-3] == pytest.approx(0.0129, abs=1e-4)
     assert dict(meaning.tpr_at_fpr)[1e-2] == pytest.approx(0.069, abs=1e-3)
-    bound = dict(meaning.posterior)[0.5]
-    assert bound == pytest.approx(1 / (1 + math.exp(-4.445)), abs=1e-4)
+
+
+def loss_of(bound: float) -> float:
+    """The loss that takes a prior of one half to ``bound``."""
+    return math.log(bound / (1 - bound))
+
+
+@pytest.mark.parametrize(
+    ("noise", "delta", "quantile"), [(4.0, 1e-5, 4.2648908), (2.0, 1e-6, 4.7534243)]
+)
+def test_the_posterior_bounds_the_loss_itself(
+    noise: float, delta: float, quantile: float
+) -> None:
+    """A Gaussian's loss is normal, mean mu^2 / 2 and deviation mu: exact quantiles."""
+    event = Gaussian(noise)
+    exact = 1 / (2 * noise**2) + quantile / noise
+    meaning = interpret([event], delta=delta)
+    loss = loss_of(dict(meaning.posterior)[0.5])
+    assert exact <= loss <= 1.06 * exact
+    # which an epsilon at this delta is not
+    assert epsilon([event], delta=delta).value < 0.95 * exact
+    for prior, bound in meaning.posterior:
+        odds = math.exp(loss) * prior / (1 - prior)
+        assert bound == pytest.approx(odds / (1 + odds), rel=1e-9)
+
+
+def test_the_posterior_of_a_sampled_run() -> None:
+    events, delta = [steps(0.02, 1.0, 1000)], 1e-6
+    loss = loss_of(dict(interpret(events, delta=delta).posterior)[0.5])
+    curve = [(i / 100, delta_at(events, epsilon=i / 100)) for i in range(700)]
+
+    def above(x: float) -> float:
+        return min(d / (1 - math.exp(t - x)) for t, d in curve if t < x)
+
+    assert above(loss * 1.01) <= delta < above(loss * 0.99)
+    assert loss > epsilon(events, delta=delta).value
+
+
+def test_no_curve_bounds_the_posterior_at_the_smallest_delta() -> None:
+    meaning = interpret([Gaussian(4.0)], delta=1e-12)
+    assert [bound for _, bound in meaning.posterior] == [1.0, 1.0, 1.0]
 
 
 def test_a_gaussian_is_its_own_gaussian_dp() -> None:

@@ -218,6 +218,8 @@ def test_a_dropped_entry_is_refused(
         inner(0, 5, "nan"),
         inner(0, 5, "-1.0"),
         inner(0, 9, 0),
+        inner(3, 6, "client"),  # charges of two kinds do not add up
+        inner(5, 7, "replace-one"),
     ],
 )
 def test_an_impossible_history_is_refused_though_signed_and_linked(

@@ -106,6 +106,8 @@ class Consortium:
     rate: str = "1.0"
     overlap: str = "disjoint"
     unprotected: str = ""
+    insecure: bool = True
+    ledgers_live_on: bool = True
     seed: bytes = b"report tests"
     plan: Plan = field(init=False)
     transcript: Transcript = field(init=False)
@@ -326,8 +328,9 @@ class Consortium:
                 2: self.aggregator.public_key,
                 3: "secure-fl test",
                 4: 1,
-                5: 1,
+                5: int(self.insecure),
                 6: self.model.digest(),
+                7: int(self.ledgers_live_on),
             },
         )
         for name, identity in self.identities.items():

@@ -11,9 +11,16 @@ from typing import Any
 
 import pytest
 
-from secure_fl.errors import UsageError
-from secure_fl.privacy import Gaussian
-from secure_fl.report import Report, build_report, to_json
+from secure_fl.errors import BudgetExceeded, UsageError
+from secure_fl.privacy import Gaussian, read_export
+from secure_fl.report import (
+    Report,
+    build_report,
+    render_html,
+    render_text,
+    to_json,
+    verify_run,
+)
 from secure_fl.transcript import Transcript
 
 from .support import NAMES, Consortium, Made
@@ -40,7 +47,7 @@ def report_of(made: Made) -> dict[str, Any]:
     return report
 
 
-def played(folder: Path, **settings: str) -> Consortium:
+def played(folder: Path, **settings: str | bool) -> Consortium:
     folder.mkdir()
     return Consortium(folder, **settings)  # type: ignore[arg-type]
 
@@ -81,6 +88,12 @@ def test_overlapping_clients_add_up(tmp_path: Path) -> None:
     assert whole["epsilon"] == pytest.approx(exact, rel=1e-3)
     assert report["composition"]["across_clients"] == "sequential"
     assert report["privacy_unit"]["max_parties_per_unit"] == 4
+    # Four releases of three steps are budgeted for each of four members.
+    claim = report["claims"][0]
+    for key, releases in (("projected", 4), ("projected_consortium", 16)):
+        exact = gaussian_epsilon(math.sqrt(3 * releases) / 6, 1e-5)
+        assert claim[key] == pytest.approx(exact, rel=1e-3)
+    assert whole["epsilon"] < claim["projected_consortium"]
 
 
 def test_epsilon_over_rounds(made: Made) -> None:
@@ -144,6 +157,65 @@ def test_an_unprotected_update_makes_it_infinite(tmp_path: Path) -> None:
     assert claim["clients"]["bank-a"]["reasons"] == []
 
 
+def test_an_infinite_epsilon_without_a_reason_gets_none(tmp_path: Path) -> None:
+    """Nobody gave one: the noise was there, it was only far too little.
+
+    No round was finished either, and both pages can be drawn all the same.
+    """
+    consortium = played(tmp_path / "homes")
+    consortium.ledgers["bank-a"].reserve(
+        consortium.plan.lineage,
+        run_id=b"an earlier run..",
+        round_index=0,
+        attempt=0,
+        event=Gaussian(0.01),
+        unit="record",
+        adjacency="add-or-remove-one",
+        delta=1e-5,
+        limit=math.inf,
+        now=1,
+    )
+    with pytest.raises(BudgetExceeded):
+        consortium.play()
+    exports = {
+        m.name: read_export(
+            consortium.ledgers[m.name].export(
+                consortium.plan.lineage, identity=consortium.identities[m.name]
+            ),
+            public_key=m.public_key,
+            client=m.name,
+        )
+        for m in consortium.plan.roster.members
+    }
+    for ledger in consortium.ledgers.values():
+        ledger.close()
+    report = build_report(
+        plan=consortium.plan, transcript=consortium.transcript, exports=exports
+    )
+    whole = report["claims"][0]["consortium"]
+    assert (whole["epsilon"], whole["reasons"]) == ("infinity", [])
+    render_html(report, {})
+    page = " ".join(render_text(report, {}).split())
+    assert "At least one release has no finite epsilon." in page
+    assert "Reasons given" not in page
+    assert "because of a release without protection" not in page
+
+
+def test_the_flags_of_the_start(made: Made, tmp_path: Path) -> None:
+    other = played(tmp_path / "homes", insecure=False, ledgers_live_on=False).play()
+    for run, flag in ((made, True), (other, False)):
+        report = report_of(run)
+        assert report["insecure"] is flag
+        assert report["composition"]["ledgers_live_on"] is flag
+        # seeded randomness is nothing that a claim could rely on
+        assumptions = report["threat_model"]["assumptions"]
+        assert ("csprng" in assumptions) is not flag
+        assert "trainer" in assumptions
+        assert report["claims"][0]["relies_on"] == assumptions
+    verified = verify_run(other.write(tmp_path / "run"))
+    assert not any("seeded" in line for line in verified.not_checked)
+
+
 def test_rounds_failures_and_states(made: Made) -> None:
     report = report_of(made)
     assert [r["survivors"] for r in report["rounds"]] == [
@@ -170,6 +242,15 @@ def test_form(made: Made) -> None:
     assert report["simulation"] is True
     assert report["insecure"] is True
     assert report["threat_model"]["threshold"] == 3
+    assert report["accounting"]["discretisation"] == {
+        "interval": 1e-4,
+        "adapted": True,
+        "bound": "upper",
+    }
+    assert "stopping" in report["not_claimed"]
+    # One record is at one client: all of them together cost it no more.
+    claim = report["claims"][0]
+    assert claim["projected_consortium"] == claim["projected"]
     # keys of maps, at any depth, are ids: no sentence hides in them
     assert to_json(report) == made.files["report.json"]
     assert Report(report).claims[0]["id"] == "record-local"

@@ -37,6 +37,8 @@ def book_of(
     ctx: bytes | None = None,
     round_index: int | None = None,
     lineage: str | None = None,
+    unit: str = "record",
+    adjacency: str = "add-or-remove-one",
 ) -> Book:
     """The client's book written anew, with some entries left out or changed."""
     book = Book(client, lineage or made.plan.lineage)
@@ -52,8 +54,8 @@ def book_of(
                 round_index=r.round_index if round_index is None else round_index,
                 attempt=r.attempt,
                 event=event or r.event,
-                unit="record",
-                adjacency="add-or-remove-one",
+                unit=unit,
+                adjacency=adjacency,
                 delta=delta or r.delta,
                 limit=limit or r.limit,
                 now=entry.time,
@@ -137,6 +139,8 @@ def test_an_opened_update_that_was_not(made: Made, tmp_path: Path) -> None:
         ({"limit": 80.0}, "limit"),
         ({"round_index": 7}, "round"),
         ({"lineage": "another data set"}, "another data set"),
+        ({"unit": "client"}, "another unit"),
+        ({"adjacency": "replace-one"}, "adjacency"),
     ],
 )
 def test_other_terms(
@@ -147,6 +151,27 @@ def test_other_terms(
     error = refused(made, tmp_path, "bank-d", book)
     assert error.file == "ledgers/bank-d.cbor"
     assert word in str(error)
+
+
+def test_an_earlier_run_in_another_unit(made: Made, tmp_path: Path) -> None:
+    """Its charge cannot be added to this plan's, whoever it was made by."""
+    book = Book("bank-b", made.plan.lineage)
+    book.append(
+        book.next_reserved(
+            run_id=bytes(16),
+            round_index=0,
+            attempt=0,
+            event=made.plan.release,
+            unit="client",
+            adjacency="add-or-remove-one",
+            delta=1e-5,
+            limit=8.0,
+            now=0,
+        )
+    )
+    error = refused(made, tmp_path, "bank-b", book)
+    assert error.file == "ledgers/bank-b.cbor"
+    assert "another unit" in str(error)
 
 
 def test_a_context_nobody_knows(made: Made, tmp_path: Path) -> None:

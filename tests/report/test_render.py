@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import html as html_
 import json
 import re
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 
 from secure_fl.errors import UsageError
 from secure_fl.report import render_html, render_text
+from secure_fl.report.claims import number
 from secure_fl.report.pictures import line_chart
 from secure_fl.report.render import without_pictures
 from secure_fl.report.strings import ENGLISH, text
@@ -40,10 +42,10 @@ def numbers(value: Any) -> Iterator[float]:
 
 
 def test_every_number_of_the_claim_is_shown(report: dict[str, Any]) -> None:
-    claim = {**report["claims"][0], "projected": None}
+    claim = report["claims"][0]
     html, plain = render_html(report, METRICS), render_text(report, METRICS)
     words = set(re.split(r"[\s<>]+", html)), set(plain.split())
-    shown = {json.dumps(n).removesuffix(".0") for n in numbers(claim)}
+    shown = {number(n) for n in numbers(claim)}
     assert len(shown) > 20
     for page in words:
         bare = {w.strip(".,:") for w in page}
@@ -51,6 +53,91 @@ def test_every_number_of_the_claim_is_shown(report: dict[str, Any]) -> None:
     for hash_ in (report["plan"]["hash"], report["transcript_head"]):
         assert hash_ in html
         assert hash_ in plain
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.0, "0"),
+        (1e-5, "1e-05"),
+        (0.123456, "0.1235"),
+        (8.0, "8"),
+        (9999.96, "10000"),
+        (21347.0, "21350"),
+        ("infinity", "infinity"),
+    ],
+)
+def test_figures_for_people(value: float | str, shown: str) -> None:
+    assert number(value) == shown
+
+
+def test_no_figure_of_a_table_is_longer(report: dict[str, Any]) -> None:
+    report["mechanism"]["normaliser"]["bank-a"] = 8123.46
+    html = render_html(report, METRICS, pictures=False)
+    for cell in re.findall(r"<td>([0-9.e+-]+)</td>", html):
+        digits = re.sub(r"e.*|[.-]", "", cell).strip("0")
+        assert len(digits) <= 4
+
+
+def both(report: dict[str, Any], metrics: dict[str, Any]) -> list[str]:
+    """The pages as one line each."""
+    pages = (render_html(report, metrics, pictures=False), render_text(report, metrics))
+    return [" ".join(html_.unescape(page).split()) for page in pages]
+
+
+def test_the_lead_is_about_training_records(report: dict[str, Any]) -> None:
+    seeded = "a test of the arithmetic, not a claim"
+    epsilon = number(report["claims"][0]["consortium"]["epsilon"])
+    lead = f"expose no training record by more than epsilon {epsilon}, at delta 1e-05"
+    for page in both(report, METRICS):
+        assert seeded in page
+        assert lead not in page
+    report["insecure"] = False
+    for page in both(report, METRICS):
+        assert seeded not in page
+        assert lead in page
+        assert "the masking is broken" in page
+        assert "remove this section and metrics.json" in page
+
+
+def test_ledgers_that_were_thrown_away(report: dict[str, Any]) -> None:
+    kept, gone = "earlier runs included", "epsilon counts this run alone"
+    assert report["composition"]["ledgers_live_on"] is True
+    for page in both(report, {}):
+        assert kept in page
+        assert gone not in page
+    report["composition"]["ledgers_live_on"] = False
+    for page in both(report, {}):
+        assert kept not in page
+        assert gone in page
+
+
+def test_the_limit_is_each_clients_alone(report: dict[str, Any]) -> None:
+    claim = report["claims"][0]
+    claim["projected_consortium"], claim["limit"] = 7.654, 8.125
+    row = re.compile(r'<th scope="row">whole consortium</th><td>[^<]+</td><td>(.*?)<')
+    for page in both(report, {}):
+        assert "may cost up to" not in page
+        assert "rely on the projected epsilon of 7.654" in page
+    found = row.search(both(report, {})[0])
+    assert found is not None
+    assert found[1] == "8.125"
+    report["overlap"] = "overlapping"
+    for page in both(report, {}):
+        assert "may cost up to 7.654." in page
+    found = row.search(both(report, {})[0])
+    assert found is not None
+    assert found[1] == ""
+
+
+def test_a_large_delta_is_pointed_out(report: dict[str, Any]) -> None:
+    warning = "a mechanism may expose that many records outright"
+    assert max(p.get("nominal_records", 0) for p in report["parties"]) == 400
+    for delta, said in ((1e-5, False), (2e-4, False), (1e-3, True)):
+        report["claims"][0]["delta"] = delta
+        for page in both(report, {}):
+            assert (warning in page) is said
+            assert ("delta 0.001 times 400 records is 0.4:" in page) is said
 
 
 def test_html_runs_and_loads_nothing(report: dict[str, Any]) -> None:

@@ -179,6 +179,7 @@ EDITS: dict[str, Callable[[list[Row]], None]] = {
     "another run id": change("start", 0, 1, bytes(16)),
     "another first model": change("start", 0, 6, bytes(32)),
     "a flag that is none": change("start", 0, 4, 2),
+    "a last flag that is none": change("start", 0, 7, 2),
     "endorsement dropped": drop("endorsement", 2),
     "endorsement repeated": repeat("endorsement", 2),
     "endorsement of a stranger": change("endorsement", 1, 0, "bank-x"),

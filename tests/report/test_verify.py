@@ -63,6 +63,9 @@ def test_a_good_run_is_accepted(made: Made, folder: Path) -> None:
     # it is a simulation from a seed, and says so
     assert any("simulation" in line for line in verified.not_checked)
     assert any("seeded" in line for line in verified.not_checked)
+    # what no file can show is said every time
+    assert any("whole history" in line for line in verified.not_checked)
+    assert any("own training code" in line for line in verified.not_checked)
 
 
 @pytest.mark.parametrize(
@@ -266,6 +269,10 @@ def no_simulation(report: Any) -> None:
     report["simulation"] = False
 
 
+def kept_ledgers(report: Any) -> None:
+    report["composition"]["ledgers_live_on"] = False
+
+
 def one_release_less(report: Any) -> None:
     del report["releases"]["bank-b"][0]
 
@@ -285,6 +292,7 @@ def smaller_profile(report: Any) -> None:
 REPORTS: dict[str, Callable[[Any], None]] = {
     "claims[0].clients.bank-a.epsilon": smaller_epsilon,
     "simulation": no_simulation,
+    "composition.ledgers_live_on": kept_ledgers,
     "releases.bank-b[": one_release_less,
     "approved_by": another_field,
     "insecure": integer_for_truth,

@@ -61,11 +61,16 @@ class Input:
 @final
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What an attempt's messages show.  ``inputs`` are in roster order."""
+    """What an attempt's messages show.  ``inputs`` are in roster order.
+
+    ``omitted``: whom a statement leaves out that threshold clients signed, so that no
+    sum of this context can ever hold them (protocols/masking/SPEC.md, section 7).
+    """
 
     session: Session
     inputs: tuple[Input, ...]
     opened: bool
+    omitted: frozenset[str]
 
 
 def read_attempt(
@@ -83,7 +88,7 @@ def read_attempt(
     inputs = [
         Input(session.name(i), reader.inputs[i].claim) for i in sorted(reader.inputs)
     ]
-    return Attempt(session, tuple(inputs), opened)
+    return Attempt(session, tuple(inputs), opened, reader.omitted())
 
 
 def _refuse(message: str) -> NoReturn:
@@ -300,6 +305,14 @@ class _Reader:
         if self._signatures is None or me not in self._agreed().clients:
             _refuse(f"{sender} revealed shares before, or outside, the agreement")
         self._reveals.add(sender)
+
+    def omitted(self) -> frozenset[str]:
+        """Members outside a statement that was signed by enough."""
+        if self._signatures is None:
+            return frozenset()
+        members = range(len(self._session.roster))
+        inside = set(self._agreed().clients)
+        return frozenset(self._session.name(i) for i in members if i not in inside)
 
     def finish(self) -> None:
         """Nothing is missing of an attempt whose sum was opened."""

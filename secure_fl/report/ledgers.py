@@ -39,10 +39,13 @@ def check_ledgers(
     contexts = _contexts(attempts)
     arrived = {(i.client, a.session.ctx): i.claim for a in attempts for i in a.inputs}
     opened = {a.session.ctx for a in attempts if a.opened}
+    omitted = {(name, a.session.ctx) for a in attempts for name in a.omitted}
     notes = []
     for name in plan.names:
         try:
-            notes += _check(plan, name, exports[name], contexts, arrived, opened)
+            notes += _check(
+                plan, name, exports[name], contexts, arrived, opened, omitted
+            )
         except VerificationError as error:
             raise VerificationError(
                 error.message, file=ledger_file(name), hint=error.hint
@@ -71,6 +74,7 @@ def _check(
     contexts: Mapping[bytes, tuple[int, int]],
     arrived: Mapping[tuple[str, bytes], bytes],
     opened: set[bytes],
+    omitted: set[tuple[str, bytes]],
 ) -> list[str]:
     if export.lineage != plan.lineage:
         raise VerificationError("is the ledger of another data set than the plan's")
@@ -89,6 +93,7 @@ def _check(
     notes = []
     for release in releases:
         _check_release(release, contexts, arrived, opened, name)
+        _check_omissions(release, omitted, name)
         notes += [
             text(
                 "unchecked.unlogged",
@@ -125,6 +130,19 @@ def _check_terms(plan: Plan, export: LedgerExport) -> None:
             raise VerificationError(f"{where} is of another mechanism than the plan's")
         if r.delta != p.delta or r.limit != (p.epsilon if private else math.inf):
             raise VerificationError(f"{where} has another limit than the plan's")
+
+
+def _check_omissions(
+    release: Release, omitted: set[tuple[str, bytes]], name: str
+) -> None:
+    """An update left a context for another only under signatures that omit it."""
+    left = release.contexts if release.state == "omitted" else release.contexts[:-1]
+    for ctx in left:
+        if (name, ctx) not in omitted:
+            raise VerificationError(
+                f"its update of round {release.round_index} is said to be omitted, and "
+                "no signed statement in the log leaves it out"
+            )
 
 
 def _check_release(

@@ -238,3 +238,20 @@ def test_a_book_signed_by_another(made: Made, tmp_path: Path) -> None:
     with pytest.raises(VerificationError) as caught:
         verify_run(folder)
     assert caught.value.file == "ledgers/bank-a.cbor"
+
+
+def test_an_update_called_omitted_that_no_statement_omits(
+    made: Made, tmp_path: Path
+) -> None:
+    """The retry rule broken: a second sending needs a signed statement without it."""
+    gone = entries_of(made, "bank-a")[-1].hash
+    book = book_of(made, "bank-a", keep=lambda e: e.hash != gone)
+    (release,) = [r for r in book.releases() if r.state == "sent"]
+    step = book.next_step(
+        release.entry_hash, "omitted", ctx=release.contexts[-1], now=0
+    )
+    assert step is not None
+    book.append(step)
+    error = refused(made, tmp_path, "bank-a", book)
+    assert error.file == "ledgers/bank-a.cbor"
+    assert "no signed statement" in str(error)

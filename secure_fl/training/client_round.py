@@ -91,14 +91,22 @@ class ClientRound:
             gives its data set and collate function; the plan gives the sampling
         criterion
             a loss with ``reduction`` "mean" or "sum" whose reduction "none" gives
-            each record's own loss
+            each record's own loss, or losses, which are then summed
 
         Everything else comes from the plan.  The step is the noisy sum divided by
         ``sampling_rate * records``, whatever the reduction.
 
-        What cannot be checked is the caller's duty: between the batch and the loss, a
-        row depends on its own record only (no mixup, no statistics of the batch), and
-        frozen layers and preprocessing have not been fitted to these records.
+        What cannot be checked is the caller's duty, and an assumption of the report:
+
+        * ``backward`` is called on the criterion's value and nothing else.  Where the
+          gradient that arrives there is not 1 (a squared or scaled loss, a floor that
+          turns it round), the round is over; a term added to it, computed from the
+          logits (with a mean over the batch, say), would not be noticed.
+        * Between the batch and the loss, a row depends on its own record only: no
+          mixup, no statistics of the batch, and padding counts for nothing.
+        * No decision is taken from exact losses or scores: no learning rate schedule
+          on the loss, no early stopping, nothing of them printed or sent elsewhere.
+        * Frozen layers (a backbone) and preprocessing were not fitted to these records.
 
         Raises UsageError, uncharged, for anything of the above, and what the ledger
         raises (BudgetExceeded).  Works once per round; after it, the round is charged.
@@ -178,7 +186,8 @@ class PrivateTraining(Generic[M]):
     optimizer, loader, criterion
         take the place of those that were handed in
 
-    Each step is: next batch, one forward, one loss, one backward, ``optimizer.step()``.
+    Each step is: next batch, one forward, one loss, one backward on exactly what the
+    criterion returned, ``optimizer.step()``.
     Anything else ends the round with a UsageError.  Forward passes in eval mode, or
     without gradients, are free.
     """

@@ -189,6 +189,10 @@ class _SumGradient(torch.autograd.Function):
 
     The gradient of a mean carries 1 / batch size, which depends on who was sampled.
     Multiplying it out again would leave its rounding behind; so it never enters.
+
+    Nor does anything else that is computed from the batch: a function of the loss, as
+    its square, would scale every record's gradient, before the clipping, by what all
+    records have in common.  The incoming gradient is therefore 1, or the round is over.
     """
 
     @staticmethod
@@ -202,6 +206,11 @@ class _SumGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         ctx.steps.backward()
+        if gradient.item() != 1.0:
+            ctx.steps.refuse(
+                "the loss was changed after private.criterion",
+                hint="call backward() on exactly what it returned",
+            )
         return gradient.expand(ctx.rows), None, None
 
 
@@ -209,8 +218,12 @@ class _SumGradient(torch.autograd.Function):
 class PrivateCriterion(nn.Module):
     """The user's criterion, record by record.
 
-    It shows what the criterion would show, "mean" or "sum" over the batch, and hands
-    each record's own gradient back.  "mean" divides by the number of records also
+    It shows the "mean" or "sum" over the batch of the records' losses, and hands each
+    record's own gradient back: call ``backward()`` on exactly what it returns.
+
+    Where a record has many losses (tokens, outputs), its loss is their sum, whatever
+    the reduction: a mean would divide by the length to which the batch was padded,
+    which is that of its longest record.  "mean" divides by the number of records also
     where the criterion weighs classes or ignores labels: dividing by the batch's total
     weight would let one record scale all others.
 
@@ -229,7 +242,11 @@ class PrivateCriterion(nn.Module):
         self._training = training
 
     def forward(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The loss of ``outputs`` (first dimension: records), one scalar."""
+        """The loss of ``outputs`` (first dimension: records), one scalar.
+
+        Raises UsageError, and ends the round, where the losses are not one row per
+        record.  So does ``backward`` on anything but the value itself.
+        """
         losses: torch.Tensor = self._by_record(outputs, targets)
         if losses.dim() == 0:
             self._steps.refuse(
@@ -238,7 +255,7 @@ class PrivateCriterion(nn.Module):
             )
         mean = self.reduction == "mean"
         if losses.dim() > 1:
-            losses = losses.flatten(1).mean(1) if mean else losses.flatten(1).sum(1)
+            losses = losses.flatten(1).sum(1)
         divisor = max(len(losses), 1) if mean else 1
         wanted = torch.is_grad_enabled() and losses.requires_grad
         if not (wanted and self._training()):

@@ -2,7 +2,9 @@
 """A CSV file, described by the plan's ``[data]``, as arrays.  numpy only, no torch.
 
 Every constant of the preprocessing is public: bounds, lists of values, the seed of the
-split.  Nothing is computed from the rows, so nothing here has to be charged.
+split.  Nothing is computed from the rows, so nothing here has to be charged.  Who gets
+a row, and whether it is held out, follows from that row's cells alone: one record more
+or less moves no other.
 
 Errors name the file, the line and the column, and never quote the cell: messages end
 up in logs, and a cell is a piece of somebody's record.
@@ -11,6 +13,8 @@ up in logs, and a cell is a piece of somebody's record.
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +42,7 @@ class TabularSplit:
     train_y, test_y
         index into the plan's ``data.classes``, int64
 
-    The held-out parts of two members never overlap.
+    Each row of a file is in one part of one member; rows are in the file's order.
     """
 
     train_x: NDArray[np.float32]
@@ -83,27 +87,31 @@ def load_tabular(
     folder
         where the plan's file names are looked up
 
-    Split "rows" holds out ``test_fraction`` of the whole file and deals both parts
-    out; "column" and "files" hold out that fraction of each member's own rows.
+    A hash of ``seed`` and of the row's own cells, dropped columns included, decides
+    whether a row is held out (with probability ``test_fraction``) and, for split
+    "rows", who gets it (in proportion to ``shares``).  So adding or removing a record
+    changes one part of one member by one row, and the order of rows is irrelevant.
+    In return sizes are approximate, and rows with equal cells stay together: where
+    columns take few values, a column of stable ids that is dropped keeps them apart
+    (not row numbers: they change when a record is removed).
 
     Raises PlanError where the plan contradicts itself and UsageError where a file
     does not fit the plan.
     """
     _check_entries(data)
     if data.files is not None:
-        splits = {}
+        splits: dict[str, TabularSplit] = {}
         for name in names:
             table = _read(data, folder / data.files[name])
-            x, y = _features(data, table), _labels(data, table)
-            splits[name] = _own(data, table.path, x, y, np.arange(len(y)))
+            splits |= _split(data, table, [name] * len(table.lines), [name])
         return splits
     assert data.file is not None  # plan.py: `file`, or split = "files"
     table = _read(data, folder / data.file)
-    x, y = _features(data, table), _labels(data, table)
     if data.split == "column":
-        rows = _rows_by_value(data, table)
-        return {name: _own(data, table.path, x, y, rows[name]) for name in names}
-    return _deal(data, table.path, x, y, names, shares)
+        owners = _owners_by_value(data, table)
+    else:
+        owners = _deal(data, table, names, shares)
+    return _split(data, table, owners, names)
 
 
 def pooled(splits: Iterable[TabularSplit]) -> TabularSplit:
@@ -166,7 +174,6 @@ def _read(data: Data, path: Path) -> _Table:
     cells = {
         name: [cell.strip() for cell in column]
         for name, column in zip(header, zip(*rows, strict=True), strict=True)
-        if name not in data.drop or name == data.split_column
     }
     return _Table(path, lines, cells)
 
@@ -346,32 +353,46 @@ def _labels(data: Data, table: _Table) -> NDArray[np.int64]:
 # -- who gets which row ----------------------------------------------------------------
 
 
-def _shuffled(data: Data, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    # Public on purpose: every member must come to the same split, so this is not a
-    # draw of secure_fl.randomness.
-    return np.random.Generator(np.random.PCG64(data.seed)).permutation(rows)
+def _places(data: Data, table: _Table, purpose: str) -> NDArray[np.float64]:
+    """Per row a number from 0 to 1 that follows from its cells and public constants.
+
+    A hash, not a draw of secure_fl.randomness: every member must come to the same
+    split.  And not a permutation of the rows: one record would move all others.
+    JSON tells any two rows apart; the columns are in the order of their names, since
+    another member's copy of the file may hold them in another one.
+    """
+    start = hashlib.blake2b(f"{data.seed}\0{purpose}\0".encode(), digest_size=8)
+    digests = []
+    columns = (table.columns[name] for name in sorted(table.columns))
+    for cells in zip(*columns, strict=True):
+        state = start.copy()
+        state.update(json.dumps(cells).encode())
+        digests.append(state.digest())
+    places: NDArray[np.float64] = np.frombuffer(b"".join(digests), ">u8") / 2.0**64
+    return places
 
 
-def _own(
-    data: Data,
-    path: Path,
-    x: NDArray[np.float32],
-    y: NDArray[np.int64],
-    rows: NDArray[np.int64],
-) -> TabularSplit:
-    """A member whose rows are given: its test part first, the rest to train on."""
-    rows = _shuffled(data, rows)
-    held_out = round(len(rows) * data.test_fraction)
-    if held_out == len(rows):
-        raise UsageError(
-            f"{path} leaves a member no row to train on",
-            hint="lower test_fraction in [data], or add rows",
-        )
-    test, train = rows[:held_out], rows[held_out:]
-    return TabularSplit(x[train], y[train], x[test], y[test])
+def _split(
+    data: Data, table: _Table, owners: Sequence[str], names: Sequence[str]
+) -> dict[str, TabularSplit]:
+    """The rows of ``names``, each held out or trained on.  ``owners``: one per row."""
+    x, y = _features(data, table), _labels(data, table)
+    held_out = _places(data, table, "test") < data.test_fraction
+    owner = np.array(owners)
+    out: dict[str, TabularSplit] = {}
+    for name in names:
+        own = owner == name
+        train, test = own & ~held_out, own & held_out
+        if not train.any():
+            raise UsageError(
+                f"{table.path} leaves {name} no row to train on",
+                hint="add rows, lower test_fraction in [data], or use fewer members",
+            )
+        out[name] = TabularSplit(x[train], y[train], x[test], y[test])
+    return out
 
 
-def _rows_by_value(data: Data, table: _Table) -> dict[str, NDArray[np.int64]]:
+def _owners_by_value(data: Data, table: _Table) -> list[str]:
     assert data.split_column is not None  # plan.py: they go with split = "column"
     assert data.split_values is not None
     owner: dict[str, str] = {}
@@ -382,8 +403,8 @@ def _rows_by_value(data: Data, table: _Table) -> dict[str, NDArray[np.int64]]:
                     f"{value!r} is given to both {owner[value]} and {name}",
                     key="data.split_values",
                 )
-    rows: dict[str, list[int]] = {name: [] for name in data.split_values}
-    for row, cell in enumerate(table.columns[data.split_column]):
+    cells = table.columns[data.split_column]
+    for row, cell in enumerate(cells):
         if cell not in owner:
             raise table.refuse(
                 row,
@@ -391,40 +412,22 @@ def _rows_by_value(data: Data, table: _Table) -> dict[str, NDArray[np.int64]]:
                 "this row belongs to no member",
                 hint="list the value in [data.split_values], or remove the row",
             )
-        rows[owner[cell]].append(row)
-    for name, own in rows.items():
-        if not own:
-            raise UsageError(
-                f"{table.path} has no row for {name}",
-                hint="compare [data.split_values] with the file",
-            )
-    return {name: np.array(own, np.int64) for name, own in rows.items()}
+    owners = [owner[cell] for cell in cells]
+    for name in sorted(set(data.split_values) - set(owners)):
+        raise UsageError(
+            f"{table.path} has no row for {name}",
+            hint="compare [data.split_values] with the file",
+        )
+    return owners
 
 
 def _deal(
-    data: Data,
-    path: Path,
-    x: NDArray[np.float32],
-    y: NDArray[np.int64],
-    names: Sequence[str],
-    shares: Mapping[str, int],
-) -> dict[str, TabularSplit]:
-    """Test part first, then both parts dealt out in proportion to ``shares``."""
-    order = _shuffled(data, np.arange(len(y)))
-    held_out = round(len(order) * data.test_fraction)
-    total = sum(shares[name] for name in names)
-    test, train = order[:held_out], order[held_out:]
-    out: dict[str, TabularSplit] = {}
-    before = 0
-    for name in names:
-        after = before + shares[name]
-        own = train[len(train) * before // total : len(train) * after // total]
-        if not len(own):
-            raise UsageError(
-                f"{path} is too short: {name} gets no row",
-                hint="add rows, or use fewer members",
-            )
-        own_test = test[len(test) * before // total : len(test) * after // total]
-        out[name] = TabularSplit(x[own], y[own], x[own_test], y[own_test])
-        before = after
-    return out
+    data: Data, table: _Table, names: Sequence[str], shares: Mapping[str, int]
+) -> list[str]:
+    """One owner per row, in proportion to ``shares``."""
+    ends = np.cumsum([shares[name] for name in names])
+    # Without the last end, which a place may be rounded up to.
+    at = np.searchsorted(
+        ends[:-1] / ends[-1], _places(data, table, "owner"), side="right"
+    )
+    return [names[i] for i in at.tolist()]

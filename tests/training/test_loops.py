@@ -29,6 +29,7 @@ from .support import (
     plain_loop,
     prepared,
     records,
+    same,
     start_of,
     train,
 )
@@ -131,6 +132,25 @@ def closure(private: PrivateTraining[Any]) -> None:
         private.optimizer.step(lambda: 0.0)
 
 
+Change = Callable[[Any], Any]
+
+
+def changed(change: Change) -> Callable[[PrivateTraining[Any]], None]:
+    def loop(private: PrivateTraining[Any]) -> None:
+        for x, y in private.loader:
+            change(private.criterion(private.model(x), y)).backward()
+            private.optimizer.step()
+
+    return loop
+
+
+def from_a_gradient(private: PrivateTraining[Any]) -> None:
+    for x, y in private.loader:
+        loss = private.criterion(private.model(x), y)
+        loss.backward(loss.detach())
+        private.optimizer.step()
+
+
 def second_optimizer(private: PrivateTraining[Any]) -> None:
     extra = torch.optim.SGD(private.model.parameters(), lr=1.0)
     for x, y in private.loader:
@@ -170,6 +190,13 @@ LOOPS: dict[str, tuple[Callable[[PrivateTraining[Any]], None], str]] = {
     "other data": (other_data, "rows, but the batch has"),
     "own criterion": (own_criterion, "where the forward pass ran"),
     "closure": (closure, "no closure"),
+    "squared loss": (changed(lambda loss: loss**2), "loss was changed"),
+    "flooding": (changed(lambda loss: (loss - 9.0).abs() + 9.0), "loss was changed"),
+    "doubled loss": (changed(lambda loss: loss * 2), "loss was changed"),
+    "halved loss": (changed(lambda loss: loss / 2), "loss was changed"),
+    "turned loss": (changed(lambda loss: -loss), "loss was changed"),
+    "loss times nan": (changed(lambda loss: loss * float("nan")), "loss was changed"),
+    "backward from a gradient": (from_a_gradient, "loss was changed"),
     "second optimizer": (second_optimizer, "changed by something other"),
     "best of all": (best_of_all, "changed by something other"),
     "add a parameter": (add_parameter, "added to the optimizer"),
@@ -211,6 +238,24 @@ def test_refusal_swallowed_by_the_loop_still_ends_the_round(way: str) -> None:
 
     with pytest.raises(UsageError, match="backward was called"):
         train(make_plan(way), records(), loop=swallowing)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_exactly_the_returned_loss_is_accepted(way: str, reduction: str) -> None:
+    def other_spelling(private: PrivateTraining[Any]) -> None:
+        for x, y in private.loader:
+            loss = private.criterion(private.model(x), y)
+            torch.autograd.backward(loss)
+            assert (loss.detach() ** 2).isfinite()  # it may be looked at
+            private.optimizer.step()
+
+    criterion = nn.CrossEntropyLoss(reduction=reduction)
+    one, other = (
+        train(make_plan(way), records(), criterion=criterion, loop=loop, random=same())
+        for loop in (plain_loop, other_spelling)
+    )
+    assert (one.vector == other.vector).all()
 
 
 @pytest.mark.parametrize("way", WAYS)

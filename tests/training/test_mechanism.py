@@ -11,11 +11,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from secure_fl.plan import Plan
+from secure_fl.privacy import PrivateUpdate
 from secure_fl.training.client_round import PrivateTraining
 from secure_fl.training.opacus_core import _norms
+from secure_fl.training.steps import PrivateCriterion, Steps
 
 from .support import (
     WAYS,
@@ -155,6 +157,83 @@ def test_class_weights_do_not_tie_records_together(way: str) -> None:
             for d in (records(), wider)
         )  # fmt: skip
         assert distance(one, other) <= 0.3 * (1 + 1e-5)
+
+
+class Tokens(nn.Module):
+    """A loss per token; -100 is padding."""
+
+    reduction = "mean"
+
+    def forward(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(
+            outputs.transpose(1, 2), targets, reduction=self.reduction
+        )
+
+
+class Texts(Dataset[tuple[torch.Tensor, int]]):
+    """Records of two tokens, or of the lengths given, all of one class."""
+
+    def __init__(self, *lengths: int) -> None:
+        self._lengths = (*[2] * 40, *lengths)
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.full((self._lengths[index], 5), 0.1 * (index % 4)), 1
+
+
+def pad(texts: list[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """To the batch's longest, as everyone does."""
+    longest = max(len(x) for x, _ in texts)
+    x = torch.zeros(len(texts), longest, 5)
+    y = torch.full((len(texts), longest), -100)
+    for i, (own, label) in enumerate(texts):
+        x[i, : len(own)] = own
+        y[i, : len(own)] = label
+    return x, y
+
+
+def train_texts(plan: Plan, texts: Texts, seed: int) -> PrivateUpdate:
+    model = linear()
+    r = make_round(plan, start_of(model), random=same(seed)).round
+    private = r.make_private(
+        r.load(model),
+        torch.optim.SGD(model.parameters(), lr=20.0),
+        DataLoader(texts, collate_fn=pad),
+        Tokens(),
+    )
+    plain_loop(private)
+    return private.update()
+
+
+def test_a_long_record_does_not_shrink_the_others() -> None:
+    plan = make_plan("opacus", steps=1, clip_norm=0.3)
+    moved = [
+        distance(*(train_texts(plan, t, seed) for t in (Texts(), Texts(200))))
+        for seed in range(6)
+    ]
+    assert max(moved) <= 0.3 * (1 + 1e-5)
+    assert max(moved) > 0.29  # sampled in some of the runs
+
+
+@pytest.mark.parametrize(("reduction", "expected"), [("mean", 9.0 / 2), ("sum", 9.0)])
+def test_a_records_loss_is_the_sum_of_its_losses(
+    reduction: str, expected: float
+) -> None:
+    criterion = PrivateCriterion(
+        nn.L1Loss(reduction=reduction), Steps(1, trained=[]), training=lambda: True
+    )
+    outputs = torch.tensor([[1.0, 2.0], [0.0, 6.0]], requires_grad=True)
+    criterion._steps.batch(2)
+    criterion._steps.forward(2)
+    shown = criterion(outputs, torch.zeros(2, 2))
+    assert shown.item() == expected
+    with torch.no_grad():
+        assert criterion(outputs, torch.zeros(2, 2)).item() == expected
+    shown.backward()
+    assert outputs.grad is not None
+    assert outputs.grad.tolist() == [[1, 1], [0, 1]]
 
 
 class Flat(nn.Module):

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import math
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -217,8 +220,11 @@ def numbered(rows: int, **changes: Any) -> dict[str, Any]:
 def test_rows_are_dealt_once_and_in_proportion(tmp_path: Path) -> None:
     splits = read(tmp_path, many(1000), names=NAMES, **numbered(1000))
     assert list(splits) == list(NAMES)
-    assert [len(s.train_y) for s in splits.values()] == [400, 240, 160]
-    assert [len(s.test_y) for s in splits.values()] == [100, 60, 40]
+    # the sizes are binomial: within four standard deviations
+    for split, share in zip(splits.values(), (0.5, 0.3, 0.2), strict=True):
+        for part, expected in ((split.train_y, 800), (split.test_y, 200)):
+            mean = expected * share
+            assert abs(len(part) - mean) < 4 * math.sqrt(mean)
     parts = [part for s in splits.values() for part in values(s, 1000)]
     assert set().union(*parts) == set(range(1000))
     assert sum(len(p) for p in parts) == 1000
@@ -226,8 +232,8 @@ def test_rows_are_dealt_once_and_in_proportion(tmp_path: Path) -> None:
         x = np.rint((split.train_x[:, 0] + 1) / 2 * 1000).astype(int)
         assert (split.train_y == x % 2).all()
     everything = pooled(splits.values())
-    assert len(everything.train_y) == 800
-    assert len(everything.test_y) == 200
+    assert len(everything.train_y) == sum(len(s.train_y) for s in splits.values())
+    assert len(everything.test_y) == sum(len(s.test_y) for s in splits.values())
 
 
 def test_the_split_follows_the_seed(tmp_path: Path) -> None:
@@ -236,7 +242,100 @@ def test_the_split_follows_the_seed(tmp_path: Path) -> None:
         for seed in (1, 1, 2)
     )
     assert (one.train_x == again.train_x).all()
-    assert (one.train_x != other.train_x).any()
+    assert values(one, 100) != values(other, 100)
+
+
+SPLITS: dict[str, dict[str, Any]] = {
+    "rows": {},
+    "files": {
+        "split": "files",
+        "file": None,
+        "files": dict.fromkeys(NAMES, "bank.csv"),
+    },
+    "column": {
+        "split": "column",
+        "split_column": "place",
+        "split_values": {"bank-a": ["north"], "bank-b": ["south"], "bank-c": ["west"]},
+    },
+}
+
+
+def parts_of(folder: Path, lines: list[str], split: str) -> Counter[tuple[Any, ...]]:
+    """(member, part, features, label), counted."""
+    changes = numbered(200) | SPLITS[split]
+    if split != "column":
+        changes["drop"] = ["place"]
+    # with split "files" one member reads the file; the others have their own
+    names = NAMES[:1] if split == "files" else NAMES
+    splits = read(folder, "\n".join(lines), names=names, **changes)
+    return Counter(
+        (name, part, *x.tolist(), int(label))
+        for name, s in splits.items()
+        for part, features, labels in (
+            ("train", s.train_x, s.train_y),
+            ("test", s.test_x, s.test_y),
+        )
+        for x, label in zip(features, labels, strict=True)
+    )
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("at", [1, 57, 101])
+def test_one_more_row_changes_one_part_of_one_member_by_one(
+    tmp_path: Path, split: str, at: int
+) -> None:
+    lines = many(100, column="place").splitlines()
+    before = parts_of(tmp_path, lines, split)
+    touched = set()
+    for value in (*range(150, 170), 3):  # the last one is a duplicate
+        wider = [*lines[:at], f"{value},{value % 2},south", *lines[at:]]
+        after = parts_of(tmp_path, wider, split)
+        assert not before - after
+        (key,) = (after - before).elements()
+        touched.add(key[:2])
+    # rows go to both parts, and are dealt out where the split deals
+    assert {part for _, part in touched} == {"train", "test"}
+    assert len({name for name, _ in touched}) == (3 if split == "rows" else 1)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_the_order_of_rows_and_columns_does_not_matter(
+    tmp_path: Path, split: str
+) -> None:
+    lines = many(100, column="place").splitlines()
+    before = parts_of(tmp_path, lines, split)
+    draw = np.random.default_rng(1)
+    shuffled = [lines[0], *draw.permutation(lines[1:]).tolist()]
+    assert parts_of(tmp_path, shuffled, split) == before
+    turned = [" , ".join(reversed(line.split(","))) for line in lines]
+    assert parts_of(tmp_path, turned, split) == before
+
+
+def test_who_gets_a_row_is_a_hash_of_its_cells(tmp_path: Path) -> None:
+    def place(purpose: str, *cells: str) -> float:
+        text = f"8\0{purpose}\0{json.dumps(cells)}"
+        digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+        return int.from_bytes(digest) / 2**64
+
+    splits = read(tmp_path, many(100), names=NAMES, **numbered(100, seed=8))
+    got = [values(s, 100) for s in splits.values()]
+    for i in range(100):
+        cells = str(i % 2), str(i)  # columns "default" and "value"
+        at = sum(place("owner", *cells) >= end for end in (0.5, 0.8))
+        assert i in got[at][place("test", *cells) < 0.2]
+
+
+def test_equal_rows_stay_together_unless_a_dropped_id_differs(tmp_path: Path) -> None:
+    equal = "value,default,id\n" + "5,1,0\n" * 60
+    changes = numbered(10, drop=["id"], test_fraction=0.4)
+    for seed in range(20):
+        with contextlib.suppress(UsageError):  # all held out
+            split = read(tmp_path, equal, **changes, seed=seed)["bank-a"]
+            assert (len(split.train_y), len(split.test_y)) == (60, 0)
+    with_ids = "value,default,id\n" + "".join(f"5,1,{i}\n" for i in range(60))
+    split = read(tmp_path, with_ids, **changes)["bank-a"]
+    assert len(split.test_y) > 10
+    assert len(split.train_y) > 20
 
 
 def test_split_by_column(tmp_path: Path) -> None:
@@ -250,7 +349,8 @@ def test_split_by_column(tmp_path: Path) -> None:
     for at, split in enumerate(splits.values()):
         train, test = values(split, 210)
         assert all(v % 7 % 3 == at for v in train | test)
-        assert len(test) == round(0.2 * len(train | test))
+        count = len(train | test)
+        assert abs(len(test) - 0.2 * count) < 4 * math.sqrt(0.16 * count)
     changes["split_values"] = {"bank-a": ["north"], "bank-b": ["south"]}
     with pytest.raises(
         UsageError, match=r"bank.csv:4: column 'place': this row belongs"
@@ -266,14 +366,16 @@ def test_split_by_files_reads_only_what_is_asked_for(tmp_path: Path) -> None:
     entries = data(**numbered(50, split="files", file=None, files=files))
     (tmp_path / "bank-b.csv").write_text(many(50))
     splits = load_tabular(entries, names=["bank-b"], shares=SHARES, folder=tmp_path)
-    assert len(splits["bank-b"].train_y) == 40
+    train, test = values(splits["bank-b"], 50)
+    assert sorted([*train, *test]) == list(range(50))
     with pytest.raises(UsageError, match=r"cannot read .*bank-a.csv"):
         load_tabular(entries, names=NAMES, shares=SHARES, folder=tmp_path)
 
 
 def test_everyone_keeps_a_row_to_train_on(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="bank-b gets no row"):
+    with pytest.raises(UsageError, match=r"leaves bank-. no row to train on") as caught:
         read(tmp_path, many(2), names=NAMES, **numbered(2))
+    assert caught.value.hint
 
 
 def test_feature_count_needs_no_file() -> None:

@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from ..errors import UsageError
+from ..errors import EngineError, UsageError
 from ..model import GlobalModel
 from ..plan import Plan
 from ..privacy import PrivateUpdate, Reservation, private_update
@@ -228,7 +228,8 @@ class PrivateTraining(Generic[M]):
         self._weights.check_frozen()
         delta = self._weights.delta()
         if not np.isfinite(delta).all():
-            raise UsageError(
+            # Training diverged: nobody's mistake in the protocol, a dropout.
+            raise EngineError(
                 "the weights are no longer finite: the update cannot be used",
                 hint="lower the learning rate; the round stays charged",
             )

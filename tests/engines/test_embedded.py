@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import secure_fl as sfl
 from secure_fl.errors import (
@@ -312,3 +315,26 @@ def test_a_trainer_blames_nobody(tmp_path: Path) -> None:
     log = Transcript.from_bytes(finished.files["transcript.cbor"])
     assert log.of_kind("round")[0].rows(3) == ["clinic-b", "clinic-c", "clinic-d"]
     assert b"row 17" not in finished.files["transcript.cbor"]
+
+
+def test_a_training_that_diverges_is_a_charged_dropout(tmp_path: Path) -> None:
+    def diverges(r: sfl.ClientRound) -> sfl.PrivateUpdate:
+        head = r.load(nn.Linear(40, 2))
+        private = r.make_private(
+            head,
+            torch.optim.SGD(head.parameters(), lr=float("inf")),
+            DataLoader(TensorDataset(torch.ones(40, 40), torch.ones(40).long())),
+            nn.CrossEntropyLoss(),
+        )
+        for inputs, labels in private.loader:
+            private.criterion(private.model(inputs), labels).backward()
+            private.optimizer.step()
+        return private.update()
+
+    finished = sfl.run(
+        plan(rounds=1), {**trainers(), "clinic-a": diverges}, model=start()
+    )
+    log = Transcript.from_bytes(finished.files["transcript.cbor"])
+    assert log.of_kind("round")[0].rows(3) == ["clinic-b", "clinic-c", "clinic-d"]
+    (release,) = finished.report.data["releases"]["clinic-a"]
+    assert (release["state"], release["charged"]) == ("reserved", True)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from secure_fl.errors import UsageError
+from secure_fl.errors import EngineError, UsageError
 from secure_fl.privacy import Ledger
 from secure_fl.randomness import SystemRandom
 from secure_fl.training.client_round import ClientRound, PrivateTraining
@@ -272,7 +272,7 @@ def test_scalar_loss_is_refused(way: str) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_non_finite_weights_are_refused(way: str) -> None:
-    with pytest.raises(UsageError, match="no longer finite"):
+    with pytest.raises(EngineError, match="no longer finite"):
         train(make_plan(way), records(), learning_rate=float("inf"))
 
 

@@ -26,14 +26,18 @@ __all__ = [
 
 
 class SecureFLError(Exception):
-    """Base of the tree.  ``hint`` is one sentence on what to do, or empty."""
+    """Base of the tree.  ``hint`` is one sentence on what to do.
+
+    Where a raiser gives none, the class's ``default_hint`` stands.
+    """
 
     exit_code = 70
+    default_hint = ""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = hint or self.default_hint
 
     def __str__(self) -> str:
         return self.message
@@ -53,6 +57,7 @@ class PlanError(SecureFLError):
     """The plan is wrong: ``key`` is the dotted path of the entry, or empty."""
 
     exit_code = 2
+    default_hint = "`secure-fl plan new` prints a plan with every section explained"
 
     def __init__(self, message: str, *, key: str = "", hint: str = "") -> None:
         super().__init__(f"{key}: {message}" if key else message, hint=hint)
@@ -63,6 +68,7 @@ class VerificationError(SecureFLError):
     """The evidence does not hold.  ``file`` names the file it was found in."""
 
     exit_code = 1
+    default_hint = "do not rely on it; ask whoever made it for the original files"
 
     def __init__(self, message: str, *, file: str = "", hint: str = "") -> None:
         super().__init__(f"{file}: {message}" if file else message, hint=hint)
@@ -73,6 +79,7 @@ class ProtocolError(SecureFLError):
     """A received message cannot be honest."""
 
     exit_code = 3
+    default_hint = "nothing was opened; a new attempt can leave out who is named"
 
 
 class FaultyClient(ProtocolError):
@@ -97,6 +104,8 @@ class FaultyClientOrAggregator(FaultyClient):
 
 class TooFewClients(ProtocolError):
     """Fewer clients are left than the plan needs; nothing was opened."""
+
+    default_hint = "wait for more members, or have all endorse a plan that needs fewer"
 
     def __init__(self, alive: int, needed: int, *, hint: str = "") -> None:
         super().__init__(f"{alive} clients are left, {needed} are needed", hint=hint)
@@ -135,3 +144,4 @@ class EngineError(SecureFLError):
     """Something outside the protocol failed (disk, network, a trainer's own bug)."""
 
     exit_code = 5
+    default_hint = "mend what is named and try again; a run with --out can --resume"

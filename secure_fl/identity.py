@@ -92,7 +92,10 @@ class Identity:
                 f"{path} exists", hint="choose another file: a key is never overwritten"
             ) from None
         except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}") from None
+            raise UsageError(
+                f"cannot write {path}: {error.strerror}",
+                hint="choose a place that exists and is yours",
+            ) from None
         with os.fdopen(fd, "wb") as file:
             file.write(pem)
             file.flush()
@@ -106,7 +109,10 @@ class Identity:
         try:
             pem = path.read_bytes()
         except OSError as error:
-            raise UsageError(f"cannot read {path}: {error.strerror}") from None
+            raise UsageError(
+                f"cannot read {path}: {error.strerror}",
+                hint="make a key with `secure-fl keys new`",
+            ) from None
         try:
             key = serialization.load_pem_private_key(pem, passphrase)
         except TypeError:
@@ -116,10 +122,14 @@ class Identity:
             ) from None
         except ValueError:
             raise UsageError(
-                f"{path} does not open: no private key, or another passphrase"
+                f"{path} does not open: no private key, or another passphrase",
+                hint="a private key is what `secure-fl keys new` wrote",
             ) from None
         if not isinstance(key, Ed25519PrivateKey):
-            raise UsageError(f"{path} does not hold an Ed25519 key")
+            raise UsageError(
+                f"{path} does not hold an Ed25519 key",
+                hint="make one with `secure-fl keys new`",
+            )
         return cls(name or path.stem, key)
 
     def __repr__(self) -> str:

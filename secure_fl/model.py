@@ -82,7 +82,10 @@ class GlobalModel:
         try:
             return cls(load(data))
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"not a safetensors model: {error}") from None
+            raise UsageError(
+                f"not a safetensors model: {error}",
+                hint="write one with safetensors.torch.save_model",
+            ) from None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> GlobalModel:
@@ -90,5 +93,8 @@ class GlobalModel:
         try:
             data = Path(path).read_bytes()
         except OSError as error:
-            raise UsageError(f"cannot read {path}: {error.strerror}") from None
+            raise UsageError(
+                f"cannot read {path}: {error.strerror}",
+                hint="give the path of a safetensors file",
+            ) from None
         return cls.from_bytes(data)

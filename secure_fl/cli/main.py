@@ -2,8 +2,8 @@
 """``secure-fl``: what every verb shares, errors and exit codes above all.
 
 stdout carries the answer, stderr everything else.  An error is one ``secure-fl:
-error:`` line and, where there is advice, one ``secure-fl: hint:`` line; a traceback
-appears only where SECURE_FL_DEBUG asks for it.
+error:`` line and one ``secure-fl: hint:`` line; a traceback appears only where
+SECURE_FL_DEBUG asks for it.
 """
 
 from __future__ import annotations

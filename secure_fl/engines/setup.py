@@ -36,7 +36,7 @@ TRANSCRIPT_FILE: Final = "transcript.cbor"
 def require_empty(out: Path) -> None:
     """Raises UsageError unless ``out`` is a new or empty folder."""
     if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is not a folder")
+        raise UsageError(f"{out} is not a folder", hint="choose a new folder")
     if out.is_dir() and any(out.iterdir()):
         held = "a run" if (out / PLAN_FILE).exists() else "files"
         raise UsageError(

@@ -156,7 +156,8 @@ class RunState:
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise UsageError(
-                f"cannot create {error.filename}: {error.strerror}"
+                f"cannot create {error.filename}: {error.strerror}",
+                hint="choose a home, or a state folder, that can be written",
             ) from None
 
     def client_home(self, name: str) -> Path:

@@ -12,10 +12,8 @@ kept out of backups: a restored store then answers nothing.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sqlite3
-import tempfile
 import threading
 from pathlib import Path
 from typing import Protocol, final
@@ -24,6 +22,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from .errors import EngineError, UsageError
+from .files import create_once
 from .randomness import RandomSource
 
 __all__ = ["DiskKeystore", "Keystore", "MemoryKeystore"]
@@ -162,24 +161,17 @@ class DiskKeystore:
         return "<DiskKeystore>"
 
 
+def _fill(path: Path, key: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(key)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def _key(path: Path, random: RandomSource) -> bytes:
     """The key in ``path``, made whole at once where there is none."""
     if not path.exists():
-        fd, name = tempfile.mkstemp(prefix=".key-", dir=path.parent)  # mode 0600
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(random.bytes(32))
-                file.flush()
-                os.fsync(file.fileno())
-            with contextlib.suppress(FileExistsError):
-                os.link(name, path)
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-        finally:
-            os.unlink(name)
+        create_once(path, lambda new: _fill(new, random.bytes(32)))
     key = path.read_bytes()
     if len(key) != 32:
         raise UsageError(

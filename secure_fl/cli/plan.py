@@ -16,6 +16,7 @@ from ..fixedpoint import packed_size
 from ..identity import Identity
 from ..plan import Plan, endorse, load_plan
 from .keys import passphrase_option, secret_bytes
+from .output import output_option, put
 
 __all__ = ["group"]
 
@@ -26,23 +27,11 @@ def group() -> None:
 
 
 @group.command("new")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="A file instead of stdout; never overwritten.",
-)
+@output_option
 def new(output: Path | None) -> None:
     """Write a commented plan to start from."""
     text = resources.files(__package__).joinpath("plan_template.toml").read_text()
-    if output is None:
-        click.echo(text, nl=False)
-        return
-    try:
-        with output.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise UsageError(f"{output} exists", hint="choose another file") from None
+    put(text, output)
 
 
 @group.command("check")

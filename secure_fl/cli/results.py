@@ -12,6 +12,7 @@ import click
 
 from ..errors import UsageError, VerificationError
 from ..report import Verified, render_html, render_text, verify_run
+from .output import output_option, put
 
 __all__ = ["report", "verify"]
 
@@ -27,12 +28,7 @@ _DAMAGED = "`secure-fl verify DIR` says what else was changed"
     default="text",
     show_default=True,
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="A file instead of stdout; never overwritten.",
-)
+@output_option
 def report(folder: Path, form: str, output: Path | None) -> None:
     """Render the epsilon report of the run in DIR, unchecked: see `verify`."""
     data, metrics = _load(folder, "report.json"), _load(folder, "metrics.json")
@@ -49,14 +45,7 @@ def report(folder: Path, form: str, output: Path | None) -> None:
             file="report.json",
             hint=_DAMAGED,
         ) from None
-    if output is None:
-        click.echo(text, nl=False)
-        return
-    try:
-        with output.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise UsageError(f"{output} exists", hint="choose another file") from None
+    put(text, output)
 
 
 @click.command("verify")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..files import write_durably
 from ..model import GlobalModel
 from ..plan import Plan, load_plan
 from ..randomness import RandomSource, SystemRandom
@@ -21,7 +22,6 @@ from .result import Progress, Run
 from .setup import prepare, require_empty
 from .setup import resume as resume_setup
 from .simulation import Simulation, Trainer
-from .state import write_durably
 
 __all__ = ["run"]
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
+from ..files import write_durably
 from ..model import GlobalModel
 from ..plan import Plan
 from ..report import Report
 from .setup import require_empty
-from .state import write_durably
 
 __all__ = ["Metrics", "Progress", "Run"]
 

@@ -21,6 +21,7 @@ from ..errors import (
     TooFewClients,
     UsageError,
 )
+from ..files import write_durably
 from ..keystore import DiskKeystore
 from ..model import GlobalModel
 from ..plan import endorse, verify_endorsement
@@ -31,7 +32,7 @@ from ..round import Aggregation, OpenedUpdate, Participant, log_form
 from .exchange import Dropout, exchange
 from .result import Metrics, Progress, Run
 from .setup import PLAN_FILE, TRANSCRIPT_FILE, Setup
-from .state import Checkpoint, write_durably
+from .state import Checkpoint
 
 if TYPE_CHECKING:
     from ..training import ClientRound

@@ -20,43 +20,13 @@ from typing import Any, Final, final
 
 from .. import wire
 from ..errors import EngineError, ProtocolError, UsageError
+from ..files import write_durably
 from ..model import GlobalModel
 from ..transcript import Transcript
 
-__all__ = ["Checkpoint", "RunState", "write_durably"]
+__all__ = ["Checkpoint", "RunState"]
 
 _VERSION: Final = "secure-fl/checkpoint/1"
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """All of the file or none of it: written beside, fsynced, renamed.
-
-    Raises EngineError where the disk does not take it.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except OSError as error:
-        raise EngineError(
-            f"cannot write {path}: {error.strerror}",
-            hint="make room; a run that has finished a round goes on with --resume",
-        ) from None
 
 
 @final

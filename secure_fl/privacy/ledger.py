@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from ..errors import (
     UsageError,
     VerificationError,
 )
+from ..files import create_once
 from ..identity import Identity
 from .accounting import Epsilon, epsilon
 from .book import Book, Entry, Release, Reservation, Step, export_bytes
@@ -72,7 +72,7 @@ class Ledger:
         self._books: dict[str, Book] = {}
         with self._guarded():
             if not path.exists():
-                _create(path, client)
+                create_once(path, lambda new: _create(new, client))
             os.chmod(path, 0o600)
             self._db = sqlite3.connect(
                 path,
@@ -328,27 +328,10 @@ class Ledger:
 
 
 def _create(path: Path, client: str) -> None:
-    """Make a whole, empty ledger appear at once, or find another process's.
-
-    Built beside and linked into place, so that no crash and no second process ever
-    sees half of one.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fd, name = tempfile.mkstemp(prefix=".ledger-", dir=path.parent)  # mode 0600
-    os.close(fd)
+    """Fill a new file with a whole, empty ledger."""
+    db = sqlite3.connect(path, isolation_level=None)
     try:
-        db = sqlite3.connect(name, isolation_level=None)
-        try:
-            db.executescript(_SCHEMA)
-            db.execute("INSERT INTO owner VALUES (?)", (client,))
-        finally:
-            db.close()
-        with contextlib.suppress(FileExistsError):
-            os.link(name, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        db.executescript(_SCHEMA)
+        db.execute("INSERT INTO owner VALUES (?)", (client,))
     finally:
-        os.unlink(name)
+        db.close()

@@ -97,6 +97,8 @@ class FaultyClient(ProtocolError):
 class FaultyAggregator(ProtocolError):
     """Only the aggregator can have caused this."""
 
+    default_hint = "stop, and compare plan hashes and logs with the other members"
+
 
 class FaultyClientOrAggregator(FaultyClient):
     """Not proof: the aggregator may have framed ``client``."""

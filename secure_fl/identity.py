@@ -159,7 +159,10 @@ class Roster:
         names = [m.name for m in self.members]
         keys = [m.public_key for m in self.members]
         if len(set(names)) != len(names) or len(set(keys)) != len(keys):
-            raise UsageError("two members of the roster share a name or a key")
+            raise UsageError(
+                "two members of the roster share a name or a key",
+                hint="give every member its own",
+            )
 
     def __len__(self) -> int:
         return len(self.members)

@@ -33,12 +33,17 @@ class GlobalModel:
 
     def __post_init__(self) -> None:
         if not self.arrays:
-            raise UsageError("a model has at least one array")
+            raise UsageError(
+                "a model has at least one array", hint="name what is trained"
+            )
         fixed = {}
         for name in sorted(self.arrays):
             array = np.array(self.arrays[name], dtype=np.float32, order="C")
             if not np.isfinite(array).all():
-                raise UsageError(f"array {name!r} of the model is not finite")
+                raise UsageError(
+                    f"array {name!r} of the model is not finite",
+                    hint="start from finite 32-bit floats",
+                )
             array.setflags(write=False)
             fixed[name] = array
         object.__setattr__(self, "arrays", MappingProxyType(fixed))
@@ -63,7 +68,10 @@ class GlobalModel:
     def add(self, delta: NDArray[np.floating]) -> GlobalModel:
         """The model with ``delta`` (one flat vector of ``size``) added to it."""
         if delta.shape != (self.size,):
-            raise UsageError(f"the update has {delta.size} values, not {self.size}")
+            raise UsageError(
+                f"the update has {delta.size} values, not {self.size}",
+                hint="train the model that ClientRound.load filled",
+            )
         out: dict[str, NDArray[np.float32]] = {}
         at = 0
         for name, a in self.arrays.items():

@@ -252,14 +252,22 @@ class Plan:
         members = []
         for entry in self.parties.members:
             if entry.key is None:
-                raise PlanError("has no key", key=f"parties.members.{entry.name}")
+                raise PlanError(
+                    "has no key",
+                    key=f"parties.members.{entry.name}",
+                    hint="paste its line from `secure-fl keys show`",
+                )
             members.append(Member(entry.name, key_from_text(entry.key)))
         return Roster(tuple(members))
 
     @property
     def aggregator_key(self) -> bytes:
         if self.parties.aggregator is None:
-            raise PlanError("is missing", key="parties.aggregator")
+            raise PlanError(
+                "is missing",
+                key="parties.aggregator",
+                hint="paste its line from `secure-fl keys show`",
+            )
         return key_from_text(self.parties.aggregator)
 
     @property
@@ -363,7 +371,11 @@ class Plan:
     def _cross_check(self) -> None:
         names = self.names
         if len(set(names)) != len(names):
-            raise PlanError("two members share a name", key="parties.members")
+            raise PlanError(
+                "two members share a name",
+                key="parties.members",
+                hint="give each its own",
+            )
         n, colluding = len(names), self.parties.max_colluding
         floor = smallest_threshold(n, colluding)
         if not floor <= self.threshold <= n:
@@ -409,7 +421,11 @@ class Plan:
 def _same_names(key: str, given: Mapping[str, object], names: tuple[str, ...]) -> None:
     if set(given) != set(names):
         wrong = sorted(set(given) ^ set(names))
-        raise PlanError(f"does not match the members: {', '.join(wrong)}", key=key)
+        raise PlanError(
+            f"does not match the members: {', '.join(wrong)}",
+            key=key,
+            hint="give one entry for each member, and no other",
+        )
 
 
 def _parse(source: bytes) -> _Document:

@@ -70,7 +70,10 @@ def secure_sum(
     vectors: dict[str, NDArray[Word]] = {}
     for name, array in arrays.items():
         if np.shape(array) != shape:
-            raise UsageError(f"the array of {name} has another shape than the first")
+            raise UsageError(
+                f"the array of {name} has another shape than the first",
+                hint="give arrays of one shape",
+            )
         flat = np.asarray(array, np.float64).ravel()
         words, clipped = encoding.encode(flat, np.full(flat.size, 0.5))
         if clipped:

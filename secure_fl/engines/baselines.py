@@ -59,7 +59,10 @@ def train_alone(
                 )
             )
             if isinstance(update, Unprotected):
-                raise UsageError("a member alone is compared at the same epsilon")
+                raise UsageError(
+                    "a member alone is compared at the same epsilon",
+                    hint="return private.update()",
+                )
             model = model.add(update.vector)
         ledger.close()
     return model

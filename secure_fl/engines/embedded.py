@@ -19,7 +19,7 @@ from ..model import GlobalModel
 from ..plan import Plan, load_plan
 from ..randomness import RandomSource, SystemRandom
 from .result import Progress, Run
-from .setup import prepare, require_empty
+from .setup import discard, prepare, require_empty
 from .setup import resume as resume_setup
 from .simulation import Simulation, Trainer
 
@@ -70,7 +70,9 @@ def run(
             hint="give one trainer for each member of the plan",
         )
     if resume and out_path is None:
-        raise UsageError("a run without a folder cannot be resumed")
+        raise UsageError(
+            "a run without a folder cannot be resumed", hint="give its folder: out=..."
+        )
     source_random = random or SystemRandom()
     with contextlib.ExitStack() as stack:
         if resume:
@@ -80,23 +82,23 @@ def run(
             if out_path is not None:
                 require_empty(out_path)
             setup = prepare(source, model, out_path, home_path, source_random, stack)
-        simulation = Simulation(
-            setup,
-            clients,
-            evaluate=evaluate,
-            progress=progress or (lambda p: None),
-            random=source_random,
-            stack=stack,
-        )
         try:
+            simulation = Simulation(
+                setup,
+                clients,
+                evaluate=evaluate,
+                progress=progress or (lambda p: None),
+                random=source_random,
+                stack=stack,
+            )
             if resume:
                 simulation.settle()
             else:
                 simulation.begin(out_path)
             finished = simulation.rounds(baselines)
         except Exception:
-            if simulation.finished_rounds == 0 and not resume:
-                simulation.discard(out_path)
+            if not resume and not setup.checkpoint.transcript.of_kind("round"):
+                discard(setup, out_path)
             raise
         if out_path is not None:
             for name, data in finished.files.items():

@@ -23,6 +23,7 @@ __all__ = [
     "PLAN_FILE",
     "TRANSCRIPT_FILE",
     "Setup",
+    "discard",
     "prepare",
     "require_empty",
     "resume",
@@ -85,7 +86,11 @@ def prepare(
     given = source.model.start_sha256
     start_hash = hashlib.sha256(start.to_bytes()).hexdigest()
     if given is not None and given != start_hash:
-        raise PlanError("the start is another model", key="model.start_sha256")
+        raise PlanError(
+            "the start is another model",
+            key="model.start_sha256",
+            hint="all members start from the file of this hash",
+        )
     given_keys = [source.parties.aggregator, *(m.key for m in source.parties.members)]
     if any(given_keys) or source.run_id is not None:
         raise PlanError(
@@ -157,3 +162,12 @@ def resume(
     identities = {n: Identity.load(state.keys / f"{n}.pem", name=n) for n in plan.names}
     aggregator = Identity.load(state.keys / "aggregator.key", name=AGGREGATOR)
     return Setup(plan, identities, aggregator, state, checkpoint)
+
+
+def discard(setup: Setup, out: Path | None) -> None:
+    """Nothing was opened: leave nothing half-written.  Ledgers in a home stay."""
+    if out is not None:
+        with contextlib.suppress(OSError):
+            (out / PLAN_FILE).unlink(missing_ok=True)
+            out.rmdir()
+    setup.state.remove()

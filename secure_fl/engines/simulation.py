@@ -73,6 +73,7 @@ class Simulation:
         self._ledgers: dict[str, Ledger] = {}
         self._participants: dict[str, Participant] = {}
         self._budget: BudgetExceeded | None = None
+        self._keeps = True  # a checkpoint, unless there is no folder to go on in
         # A client that provably dealt bad shares is out for the rest of the run.
         self._excluded = {
             entry.text(3)
@@ -150,16 +151,6 @@ class Simulation:
             self._save(0, -1)
             write_durably(out / PLAN_FILE, plan.source)
         self._keeps = out is not None
-
-    def discard(self, out: Path | None) -> None:
-        """Nothing was opened: leave nothing half-written."""
-        if out is not None:
-            with contextlib.suppress(OSError):
-                (out / PLAN_FILE).unlink(missing_ok=True)
-                out.rmdir()
-        self._state.remove()
-
-    _keeps = True
 
     def _save(self, round_index: int, attempt: int) -> None:
         self._state.save(

@@ -36,6 +36,10 @@ __all__ = ["Ledger"]
 _APPLICATION_ID: Final = 0x53464C31  # "SFL1", as file(1) shows it
 _VERSION: Final = 1
 _BUSY_SECONDS: Final = 10.0
+_DAMAGED: Final = (
+    "the ledger was changed or damaged: keep the file, and treat the data set's budget "
+    "as spent until its accounting is restored by hand"
+)
 _SCHEMA: Final = f"""
 PRAGMA journal_mode = WAL;
 BEGIN;
@@ -89,7 +93,9 @@ class Ledger:
             for name in ("application_id", "user_version")
         )
         if application != _APPLICATION_ID:
-            raise VerificationError("is not a ledger", file=str(self._path))
+            raise VerificationError(
+                "is not a ledger", file=str(self._path), hint=_DAMAGED
+            )
         if version != _VERSION:
             raise UsageError(
                 f"{self._path} is of version {version}, not {_VERSION}",
@@ -143,7 +149,10 @@ class Ledger:
         Raises UsageError for a second reservation of one attempt.
         """
         if not 0 < delta < 1 or not limit > 0:
-            raise UsageError("delta lies between 0 and 1, and a limit above 0")
+            raise UsageError(
+                "delta lies between 0 and 1, and a limit above 0",
+                hint="choose a delta well below one over the number of records",
+            )
         with self._writing(lineage) as book:
             entry = book.next_reserved(
                 run_id=run_id,
@@ -298,8 +307,7 @@ class Ledger:
             raise VerificationError(
                 str(error),
                 file=str(self._path),
-                hint="the ledger was changed from outside; restore the data set's "
-                "accounting by hand before any further release",
+                hint=_DAMAGED,
             ) from None
         return book
 
@@ -319,7 +327,9 @@ class Ledger:
                 hint="check the disk, the folder, and whether another process holds it",
             ) from None
         except sqlite3.Error as error:
-            raise VerificationError(str(error), file=str(self._path)) from None
+            raise VerificationError(
+                str(error), file=str(self._path), hint=_DAMAGED
+            ) from None
         except OSError as error:
             raise EngineError(f"{self._path}: {error.strerror}") from None
 

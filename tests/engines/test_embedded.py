@@ -20,6 +20,7 @@ from secure_fl.errors import (
     PlanError,
     TooFewClients,
     UsageError,
+    VerificationError,
 )
 from secure_fl.privacy import Ledger
 from secure_fl.transcript import Transcript
@@ -338,3 +339,14 @@ def test_a_training_that_diverges_is_a_charged_dropout(tmp_path: Path) -> None:
     assert log.of_kind("round")[0].rows(3) == ["clinic-b", "clinic-c", "clinic-d"]
     (release,) = finished.report.data["releases"]["clinic-a"]
     assert (release["state"], release["charged"]) == ("reserved", True)
+
+
+def test_a_damaged_ledger_stops_a_run_and_leaves_nothing(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "clients" / "clinic-a").mkdir(parents=True)
+    (home / "clients" / "clinic-a" / "ledger.sqlite").write_bytes(b"damaged" * 999)
+    with pytest.raises(VerificationError, match="ledger") as refused:
+        sfl.run(plan(), trainers(), model=start(), out=tmp_path / "out", home=home)
+    assert "budget as spent" in refused.value.hint
+    assert not (tmp_path / "out").exists()
+    assert not list((home / "runs").iterdir())

@@ -36,6 +36,8 @@ _ENDORSEMENT: Final = "secure-fl/plan/1 endorsement"
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
@@ -100,7 +102,7 @@ class Model(_Section):
 
     kind: Literal["mlp", "custom"]
     hidden: list[Annotated[int, Field(ge=1, le=100_000)]] = []
-    seed: int = 0
+    seed: Seed = 0
     start: str | None = None
     start_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
 
@@ -120,10 +122,10 @@ class Training(_Section):
 class Column(_Section):
     """Public knowledge of one column: numeric bounds, or the list of its values."""
 
-    low: float | None = None
-    high: float | None = None
+    low: Finite | None = None
+    high: Finite | None = None
     log: bool = False
-    values: list[str | int | float] | None = None
+    values: list[str | int | Finite] | None = None
 
     @model_validator(mode="after")
     def _bounds_or_values(self) -> Self:
@@ -141,7 +143,7 @@ class Data(_Section):
     """How a CSV becomes features: every constant here is public."""
 
     label: str
-    classes: Annotated[list[str | int | float], Field(min_length=2)]
+    classes: Annotated[list[str | int | Finite], Field(min_length=2)]
     columns: Annotated[dict[str, Column], Field(min_length=1)]
     drop: list[str] = []
     missing: Literal["refuse", "midpoint"] = "refuse"
@@ -153,7 +155,7 @@ class Data(_Section):
     split_values: dict[str, list[str]] | None = None
     header: list[str] | None = None
     test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    seed: int = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _split_has_its_entries(self) -> Self:

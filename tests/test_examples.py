@@ -83,7 +83,7 @@ def test_the_digits_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert at_three is not None
     assert alone[0] is not None
     assert at_one > alone[0], ran.stdout
-    assert at_one > 0.85, ran.stdout
+    assert at_one > 0.80, ran.stdout
     assert at_three > 0.85, ran.stdout
     assert main(["verify", "demo-out"]) == 0
     assert (tmp_path / "demo-out" / "report.html").is_file()

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ..errors import UsageError, VerificationError
-from ..report import Verified, render_html, render_text, verify_run
+from ..report import Verified, render_html, render_text, to_json, verify_run
 from .output import output_option, put
 
 __all__ = ["report", "verify"]
@@ -34,12 +34,12 @@ def report(folder: Path, form: str, output: Path | None) -> None:
     data, metrics = _load(folder, "report.json"), _load(folder, "metrics.json")
     try:
         if form == "json":
-            text = json.dumps(data, indent=2) + "\n"
+            text = to_json(data).decode()
         elif form == "html":
             text = render_html(data, metrics)
         else:
             text = render_text(data, metrics)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
         raise VerificationError(
             "is not a report of this version",
             file="report.json",

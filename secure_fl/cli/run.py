@@ -174,14 +174,19 @@ def _print(finished: Run, out: Path) -> None:
     if baselines:
         alone, pooled = baselines["one_member_alone"], baselines["pooled_non_private"]
         # A second release about the same records, were it published too.
-        rows.append(("one member alone, private", f"{epsilon} more", alone))
+        clients = finished.report.claims[0]["clients"].values()
+        this_run = [c["epsilon_this_run"] for c in clients]
+        more = max((e for e in this_run if not isinstance(e, str)), default=0.0)
+        rows.append(("one member alone, private", f"{more:.3g} more", alone))
         rows.append(("pooled, not private", "none", pooled))
     for label, spent, values in rows:
         table.add_row(label, spent, *(f"{values[k]:.3f}" for k in figures))
     if figures:
         console.print(table)
     delta = finished.plan.privacy.delta
-    console.print(f"epsilon {epsilon} at delta {delta:g}, for one record of one member")
+    disjoint = finished.plan.privacy.overlap == "disjoint"
+    whose = "one member" if disjoint else "all members"
+    console.print(f"epsilon {epsilon} at delta {delta:g}, for one record of {whose}")
     console.print(f"report  {out / 'report.html'}", soft_wrap=True)
     console.print(f"check   secure-fl verify {out}", soft_wrap=True)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 from pathlib import Path
@@ -30,8 +31,13 @@ def train_alone(
     random = SystemRandom()
     run_id = random.bytes(16)
     model = start
-    with tempfile.TemporaryDirectory(prefix="secure-fl-alone-") as folder:
-        ledger = Ledger(Path(folder) / "ledger.sqlite", client=client)
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="secure-fl-alone-")
+        )
+        ledger = stack.enter_context(
+            contextlib.closing(Ledger(Path(folder) / "ledger.sqlite", client=client))
+        )
         for index in range(plan.rounds.count):
 
             def reserve(index: int = index) -> Reservation:
@@ -64,5 +70,4 @@ def train_alone(
                     hint="return private.update()",
                 )
             model = model.add(update.vector)
-        ledger.close()
     return model

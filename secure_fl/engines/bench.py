@@ -42,7 +42,7 @@ class MaskingFigures:
     bytes_up_per_value
         a client's largest message stream over the length of the vector
     client_peak_bytes
-        what a client allocates beyond its vector, in a run of its own
+        what a client allocates beyond its vector while it sends it, in a run of its own
     exact
         whether the opened sum equals the sum of the words, every one of them
     """

@@ -43,11 +43,11 @@ class Run:
     plan: Plan
     model: GlobalModel
     metrics: Metrics
-    close: Callable[[], tuple[Report, Mapping[str, bytes]]] = field(repr=False)
+    _close: Callable[[], tuple[Report, Mapping[str, bytes]]] = field(repr=False)
 
     @functools.cached_property
     def _closed(self) -> tuple[Report, Mapping[str, bytes]]:
-        return self.close()
+        return self._close()
 
     @property
     def report(self) -> Report:

@@ -142,6 +142,12 @@ def resume(
         )
     plan = load_plan(out / PLAN_FILE)
     assert plan.run_id is not None
+    other = PlanError(
+        "is not the plan that this run was started with",
+        hint=f"{out / PLAN_FILE} is what all members endorsed",
+    )
+    if source.names != plan.names:
+        raise other
     again = source.completed(
         keys={m.name: m.key or "" for m in plan.parties.members},
         aggregator=plan.parties.aggregator or "",
@@ -149,10 +155,7 @@ def resume(
         start_sha256=plan.model.start_sha256,
     )
     if again.source != plan.source:
-        raise PlanError(
-            "is not the plan that this run was started with",
-            hint=f"{out / PLAN_FILE} is what all members endorsed",
-        )
+        raise other
     state = RunState.at(plan.run_id, home=home, out=out)
     stack.enter_context(state.locked())
     # Under the lock: another process may have gone on, or finished, meanwhile.

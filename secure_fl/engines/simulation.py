@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,7 +27,7 @@ from ..model import GlobalModel
 from ..plan import endorse, verify_endorsement
 from ..privacy import Ledger, PrivateUpdate, Unprotected, read_export
 from ..randomness import RandomSource
-from ..report import Report, build_report, render_html, render_text
+from ..report import Report, build_report, render_html, render_text, to_json
 from ..round import Aggregation, OpenedUpdate, Participant, log_form
 from .exchange import Dropout, exchange
 from .result import Metrics, Progress, Run
@@ -171,11 +171,14 @@ class Simulation:
             raise TooFewClients(
                 0, plan.min_clients, hint="no round could be opened; see the log"
             )
+        last = self._transcript.of_kind("round")[-1].integer(0)
+        if self._evaluate and (not self._history or self._history[-1]["round"] != last):
+            self._score(last)  # a crash came between the round and its score
         metrics: Metrics = {"history": self._history}
         if self._history:
             metrics["final"] = self._history[-1]
         if baselines is not None:
-            metrics["baselines"] = dict(baselines())
+            metrics["baselines"] = _finite(baselines())
         plan = self._plan
         exported = {
             name: self._ledgers[name].export(plan.lineage, identity=identity)
@@ -197,6 +200,8 @@ class Simulation:
                 # Only now: a crash before would lose the round, not its charge.
                 for name, participant in self._participants.items():
                     participant.conclude(opened=name in opened.survivors)
+                # After the round is safe: scoring may take long, or fail.
+                self._score(index)
                 return
         if self._keeps:
             self._save(index + 1, -1)
@@ -204,6 +209,15 @@ class Simulation:
             participant.conclude(opened=False)
         if self._budget is not None:
             raise self._budget
+
+    def _score(self, index: int) -> None:
+        """Figures of the new model; a value that is not finite is left out."""
+        if self._evaluate is None:
+            return
+        figures = _finite({k: float(v) for k, v in self._evaluate(self._model).items()})
+        self._history.append({**figures, "round": index})
+        if self._keeps:
+            self._save(index + 1, -1)
 
     def _attempt(self, index: int, attempt: int) -> OpenedUpdate | None:
         aggregation = Aggregation.for_plan(
@@ -332,9 +346,6 @@ class Simulation:
         for name in opened.survivors:
             signature = self._participants[name].countersign(signed, entry)
             self._transcript.add_signature(name, entry, signature)
-        if self._evaluate is not None:
-            figures = {k: float(v) for k, v in self._evaluate(self._model).items()}
-            self._history.append({"round": index, **figures})
 
     # -- the end -----------------------------------------------------------------
 
@@ -353,9 +364,9 @@ class Simulation:
         files = {
             PLAN_FILE: plan.source,
             "model.safetensors": self._model.to_bytes(),
-            "metrics.json": _json(metrics),
+            "metrics.json": to_json(metrics),
             **{f"ledgers/{name}.cbor": data for name, data in exported.items()},
-            "report.json": _json(report),
+            "report.json": to_json(report),
             "report.html": render_html(report, metrics).encode(),
             "report.txt": render_text(report, metrics).encode(),
         }
@@ -385,5 +396,12 @@ def _now() -> int:
     return int(time.time())
 
 
-def _json(value: object) -> bytes:
-    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
+def _finite(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain floats, nested as they were; what JSON cannot say is left out."""
+    out: dict[str, Any] = {}
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            out[str(name)] = _finite(value)
+        elif math.isfinite(float(value)):
+            out[str(name)] = float(value)
+    return out

@@ -79,8 +79,16 @@ def _no_run() -> UsageError:
 
 
 def _default_root() -> Path:
-    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(base) / "secure-fl"
+    base = os.environ.get("XDG_STATE_HOME")
+    if base:
+        return Path(base) / "secure-fl"
+    try:
+        return Path.home() / ".local" / "state" / "secure-fl"
+    except RuntimeError:
+        raise UsageError(
+            "this user has no home directory",
+            hint="set XDG_STATE_HOME, or give --home",
+        ) from None
 
 
 @final

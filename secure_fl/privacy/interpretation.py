@@ -70,7 +70,10 @@ def interpret(events: Sequence[Event], *, delta: float) -> Interpretation:
     losses = accounting.distribution(events)
     top = math.inf
     if losses is not None:
+        # On a grid, so that machines whose transforms round differently out there look
+        # at the same places.
         top = float(losses.get_epsilon_for_delta(accounting.MIN_DELTA))
+        top = math.ceil(top * 10) / 10 if math.isfinite(top) else top
     if losses is None or math.isinf(top):
         return Interpretation(
             1.0,
@@ -86,7 +89,14 @@ def interpret(events: Sequence[Event], *, delta: float) -> Interpretation:
     loss = _loss_bound(curve, top, delta)
     return Interpretation(
         curve[0][1],
-        max((_mu(place, bound) for place, bound in curve), default=0.0),
+        max(
+            (
+                _mu(place, bound)
+                for place, bound in curve
+                if bound >= accounting.MIN_DELTA
+            ),
+            default=0.0,
+        ),
         tuple((rate, _true_positives(curve, rate)) for rate in FALSE_POSITIVE_RATES),
         tuple((prior, _posterior(loss, prior)) for prior in PRIORS),
     )

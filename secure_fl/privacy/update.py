@@ -99,7 +99,7 @@ def unprotected(x: NDArray[np.floating], *, reason: str) -> Unprotected:
 
     Raises UsageError without a reason, and for what is not a flat, finite vector.
     """
-    if not reason.strip():
+    if not isinstance(reason, str) or not reason.strip():
         raise UsageError(
             "an unprotected update needs a reason", hint="it is for the auditor"
         )

@@ -61,7 +61,7 @@ class Report:
 
 
 def to_json(report: Mapping[str, Any]) -> bytes:
-    """The one byte form of report.json: UTF-8, indented, ending in a newline."""
+    """The one byte form of JSON in a run's folder: UTF-8, indented, one newline."""
     return (
         json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     ).encode()

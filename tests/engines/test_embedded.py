@@ -350,3 +350,45 @@ def test_a_damaged_ledger_stops_a_run_and_leaves_nothing(tmp_path: Path) -> None
     assert "budget as spent" in refused.value.hint
     assert not (tmp_path / "out").exists()
     assert not list((home / "runs").iterdir())
+
+
+def test_a_score_that_json_cannot_say_is_left_out(tmp_path: Path) -> None:
+    finished = sfl.run(
+        plan(),
+        trainers(),
+        model=start(),
+        out=tmp_path / "out",
+        evaluate=lambda m: {"auc": float("nan"), "loss": float(np.float32(0.5))},
+        baselines=lambda: {"pooled": {"loss": np.float32(0.25), "auc": np.nan}},
+    )
+    assert finished.metrics["final"] == {"round": 1, "loss": 0.5}
+    assert finished.metrics["baselines"] == {"pooled": {"loss": 0.25}}
+    sfl.verify_run(str(tmp_path / "out"))
+
+
+def test_a_failing_score_loses_no_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    out = tmp_path / "out"
+
+    def fails(model: sfl.GlobalModel) -> dict[str, float]:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        sfl.run(plan(), trainers(), model=start(), out=out, evaluate=fails)
+    finished = sfl.run(
+        plan(),
+        trainers(),
+        model=start(),
+        out=out,
+        resume=True,
+        evaluate=lambda m: {"size": float(m.size)},
+    )
+    sfl.verify_run(out)
+    for rows in finished.report.data["releases"].values():
+        assert [(r["round"], r["state"]) for r in rows] == [
+            (0, "released"),
+            (1, "released"),
+        ]
+    assert finished.metrics["final"] == {"round": 1, "size": 82.0}

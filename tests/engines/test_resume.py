@@ -212,3 +212,17 @@ def test_one_process_at_a_time_goes_on(
         go_on()
     go_on()
     sfl.verify_run(out)
+
+
+def test_another_roster_does_not_continue_a_run(tmp_path: Path) -> None:
+    sfl.run(plan(), trainers(), model=start(), out=tmp_path / "out")
+    (tmp_path / "out" / "transcript.cbor").unlink()
+    others = ("clinic-a", "clinic-b", "clinic-x")
+    with pytest.raises(PlanError, match="not the plan"):
+        sfl.run(
+            plan(names=others),
+            trainers(others),
+            model=start(),
+            out=tmp_path / "out",
+            resume=True,
+        )

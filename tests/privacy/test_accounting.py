@@ -198,7 +198,8 @@ def test_delta_and_epsilon_are_inverse() -> None:
 def test_conversions_of_a_known_run() -> None:
     meaning = interpret([steps(0.02, 1.0, 1000)], delta=1e-6)
     assert meaning.advantage == pytest.approx(0.311, abs=1e-3)
-    assert meaning.mu_gdp == pytest.approx(1.004, abs=1e-3)
+    # Read off the curve near delta 1e-12, where another numpy gave 1.0024.
+    assert meaning.mu_gdp == pytest.approx(1.004, abs=3e-3)
     assert dict(meaning.tpr_at_fpr)[1e-3] == pytest.approx(0.0129, abs=1e-4)
     assert dict(meaning.tpr_at_fpr)[1e-2] == pytest.approx(0.069, abs=1e-3)
 

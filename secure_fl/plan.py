@@ -440,7 +440,11 @@ def _parse(source: bytes) -> _Document:
     try:
         return _Document.model_validate(tree)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        # A misspelt key first: the one it leaves missing follows from it.
+        first = min(
+            error.errors(include_url=False),
+            key=lambda e: e["type"] != "extra_forbidden",
+        )
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise PlanError(

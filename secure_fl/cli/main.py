@@ -77,6 +77,9 @@ def main(args: Sequence[str] | None = None) -> int:
         _say("error", "interrupted")
         _say("hint", "a run that had begun goes on with --resume")
         return 130
+    except SystemExit:
+        # click's own way to say that whoever read our answer has closed the pipe.
+        return 0
     except BrokenPipeError:
         # Whoever read our answer has seen enough; nothing is left to tell them.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -69,8 +69,13 @@ def verify(folder: Path, plan_path: Path | None, as_json: bool) -> None:
         click.echo(f"not checked  {line}")
     click.echo(f"\nplan hash  {verified.plan_hash}")
     click.echo("Compare it with the other members, outside this system.")
+    width = max(map(len, verified.epsilon))
     for client, epsilon in verified.epsilon.items():
-        click.echo(f"epsilon    {client}  {epsilon:.4g}")
+        click.echo(f"epsilon    {client:{width}}  {epsilon:.4g}")
+    click.echo(
+        f"\nVERIFIED: all {len(verified.checks)} checks hold; "
+        f"{len(verified.not_checked)} things cannot be checked from these files"
+    )
 
 
 def _load(folder: Path, name: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
@@ -106,12 +107,11 @@ def few_threads(plan: Plan) -> None:
         torch.set_num_threads(1)
 
 
-def train_plain(
-    plan: Plan, split: TabularSplit, *, epochs: int = 20, batch_size: int = 256
-) -> GlobalModel:
+def train_plain(plan: Plan, split: TabularSplit, *, steps: int = 2000) -> GlobalModel:
     """The plan's network trained WITHOUT privacy: a baseline, for simulations only.
 
-    Adam at its default rate over shuffled batches of ``split``'s training rows,
+    Adam at its default rate over shuffled batches of ``split``'s training rows, for
+    about ``steps`` steps and 20 epochs at least, whatever the number of rows:
     repeatable from the plan's seed.  No claim covers what this returns.
     """
     model = _network(plan).train()
@@ -120,7 +120,9 @@ def train_plain(
     x = torch.from_numpy(split.train_x.copy())
     y = torch.from_numpy(split.train_y.copy())
     shuffle = torch.Generator().manual_seed(plan.model.seed)
-    for _ in range(epochs):
+    batch_size = min(256, max(16, len(x) // 50))
+    per_epoch = math.ceil(len(x) / batch_size)
+    for _ in range(max(20, math.ceil(steps / per_epoch))):
         order = torch.randperm(len(x), generator=shuffle)
         for rows in torch.split(order, batch_size):
             optimizer.zero_grad()

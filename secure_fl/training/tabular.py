@@ -29,6 +29,10 @@ from ..plan import Column, Data
 
 __all__ = ["TabularSplit", "feature_count", "load_tabular", "pooled"]
 
+_MISSING = (
+    "mend it, or, if such a cell means missing, list it in [data] missing_values and "
+    'set missing = "midpoint"'
+)
 _LOOSE = "mend the file, or describe the column in [data.columns]"
 
 
@@ -199,15 +203,21 @@ def _check_entries(data: Data) -> None:
 
 
 def _check_header(data: Data, header: Sequence[str], path: Path) -> None:
+    known = {data.label, *data.columns, *data.drop}
+    if data.split_column is not None:
+        known.add(data.split_column)
+    if data.header is None and not known & set(header):
+        # Not quoted: without a header, the first line is somebody's record.
+        raise UsageError(
+            f"the first line of {path} names no column of the plan",
+            hint="if the file has no header line, list its columns in [data] header",
+        )
     if len(set(header)) < len(header):
         twice = sorted({name for name in header if header.count(name) > 1})
         raise UsageError(
             f"{path}: two columns share a name: {', '.join(twice)}",
             hint="rename one of them",
         )
-    known = {data.label, *data.columns, *data.drop}
-    if data.split_column is not None:
-        known.add(data.split_column)
     lacking = sorted(known - set(header))
     if lacking:
         raise UsageError(
@@ -278,7 +288,7 @@ def _numeric(
     values[absent] = 0.0
     if not np.isfinite(values).all():
         row = int(np.isfinite(values).argmin())
-        raise table.refuse(row, name, "not a finite number", hint=_LOOSE)
+        raise table.refuse(row, name, "not a finite number", hint=_MISSING)
     values = np.clip(values, low, high)
     if column.log:
         values, low, high = _signed_log(values), _log(low), _log(high)

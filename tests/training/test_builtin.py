@@ -80,10 +80,10 @@ def test_plain_baseline_learns_without_touching_the_global_generator() -> None:
     plan = table_plan("opacus", hidden="[8]")
     split = separable(300)
     state = torch.random.get_rng_state()
-    model = train_plain(plan, split, epochs=60, batch_size=32)
+    model = train_plain(plan, split)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert auc(split.test_y, scores(model, plan, split.test_x)[:, 1]) > 0.97
-    again = train_plain(plan, split, epochs=60, batch_size=32)
+    again = train_plain(plan, split)
     assert again.digest() == model.digest()
 
 

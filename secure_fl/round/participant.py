@@ -15,7 +15,7 @@ from ..keystore import Keystore
 from ..masking import Session, messages
 from ..model import GlobalModel
 from ..plan import Plan
-from ..privacy import Ledger, NonPrivate, PrivateUpdate, Reservation, Unprotected
+from ..privacy import Event, Ledger, NonPrivate, PrivateUpdate, Reservation, Unprotected
 from ..randomness import RandomSource
 from ..transcript import Entry, check_extension, countersign
 from .protections import (
@@ -140,6 +140,10 @@ class Participant:
         """
         if self._reservation is not None:
             raise UsageError("one attempt makes one private update")
+        return self._charge(self._plan.release, limit=self._plan.privacy.epsilon)
+
+    def _charge(self, event: Event, *, limit: float) -> Reservation:
+        """Reserve ``event`` in the ledger for this attempt, and remember it."""
         plan = self._plan
         assert plan.run_id is not None
         self._reservation = self._ledger.reserve(
@@ -147,11 +151,11 @@ class Participant:
             run_id=plan.run_id,
             round_index=self._round,
             attempt=self._attempt,
-            event=plan.release,
+            event=event,
             unit=plan.privacy.unit,
             adjacency=plan.privacy.adjacency,
             delta=plan.privacy.delta,
-            limit=plan.privacy.epsilon,
+            limit=limit,
             now=self._now(),
         )
         return self._reservation
@@ -186,7 +190,6 @@ class Participant:
                 "a private update was begun in this round",
                 hint="return private.update(), not unprotected(...)",
             )
-        assert plan.run_id is not None
         # Asked of the ledger, which remembers across restarts.
         for release in self._ledger.releases(plan.lineage):
             if (
@@ -198,19 +201,7 @@ class Participant:
                     "an unprotected update is sent once a round",
                     hint="this client sits out the round's further attempts",
                 )
-        self._reservation = self._ledger.reserve(
-            plan.lineage,
-            run_id=plan.run_id,
-            round_index=self._round,
-            attempt=self._attempt,
-            event=NonPrivate(reason),
-            unit=plan.privacy.unit,
-            adjacency=plan.privacy.adjacency,
-            delta=plan.privacy.delta,
-            limit=math.inf,
-            now=self._now(),
-        )
-        return self._reservation
+        return self._charge(NonPrivate(reason), limit=math.inf)
 
     def handle(self, message: bytes) -> Iterator[bytes]:
         """Answer one message.  Raises ProtocolError; the attempt is then over for us.

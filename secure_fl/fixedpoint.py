@@ -23,7 +23,15 @@ from numpy.typing import NDArray
 
 from .errors import PlanError, UsageError
 
-__all__ = ["Encoding", "Word", "finest_step", "pack", "packed_size", "unpack"]
+__all__ = [
+    "Encoding",
+    "Word",
+    "check_packed",
+    "finest_step",
+    "pack",
+    "packed_size",
+    "unpack",
+]
 
 Word = np.uint8 | np.uint16 | np.uint32 | np.uint64
 
@@ -152,11 +160,17 @@ class Encoding:
     def unwrap(self, words: NDArray[Word]) -> NDArray[np.int64]:
         """Words of a sum to the integers they stand for."""
         shift = 64 - self.word_bits
-        return (words.astype(np.uint64) << np.uint64(shift)).view(np.int64) >> shift
+        wide = words.astype(np.uint64)
+        wide <<= np.uint64(shift)
+        units = wide.view(np.int64)
+        units >>= shift
+        return units
 
     def decode(self, words: NDArray[Word]) -> NDArray[np.float64]:
         """Words of a sum to its reals: exact multiples of ``step``."""
-        return self.unwrap(words).astype(np.float64) * self.step
+        reals = self.unwrap(words).astype(np.float64)
+        reals *= self.step
+        return reals
 
 
 def packed_size(count: int, word_bits: int) -> int:
@@ -171,22 +185,52 @@ def pack(words: NDArray[Word], word_bits: int) -> bytes:
         raise UsageError(f"words of {word_bits} bits are {dtype}, not {words.dtype}")
     if dtype.itemsize * 8 == word_bits:
         return words.tobytes()
-    bits = np.unpackbits(
-        words.view(np.uint8).reshape(-1, dtype.itemsize), axis=1, bitorder="little"
-    )
-    return np.packbits(bits[:, :word_bits].ravel(), bitorder="little").tobytes()
+    period, lanes = _period(word_bits)
+    rows = -(-words.size // period)
+    wide = np.zeros(rows * period, "<u8")
+    np.bitwise_and(words, dtype.type(2**word_bits - 1), out=wide[: words.size])
+    columns = np.ascontiguousarray(wide.reshape(rows, period).T)
+    out = np.zeros((lanes, rows), "<u8")
+    for column in range(period):
+        lane, shift = divmod(column * word_bits, 64)
+        out[lane] |= columns[column] << np.uint64(shift)
+        if shift + word_bits > 64:
+            out[lane + 1] |= columns[column] >> np.uint64(64 - shift)
+    return out.T.tobytes()[: packed_size(words.size, word_bits)]
+
+
+def check_packed(data: bytes, count: int, word_bits: int) -> None:
+    """Raises ValueError where ``data`` is not ``count`` packed words."""
+    if len(data) != packed_size(count, word_bits):
+        raise ValueError("packed words have another length")
+    spare = -count * word_bits % 8
+    if spare and data[-1] >> (8 - spare):
+        raise ValueError("the padding of packed words is not zero")
 
 
 def unpack(data: bytes, count: int, word_bits: int) -> NDArray[Word]:
     """The inverse of :func:`pack`.  Raises ValueError for another length or padding."""
     dtype = word_dtype(word_bits)
-    if len(data) != packed_size(count, word_bits):
-        raise ValueError("packed words have another length")
+    check_packed(data, count, word_bits)
     if dtype.itemsize * 8 == word_bits:
         return np.frombuffer(data, dtype=dtype)
-    flat = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
-    if flat[count * word_bits :].any():
-        raise ValueError("the padding of packed words is not zero")
-    bits = np.zeros((count, dtype.itemsize * 8), np.uint8)
-    bits[:, :word_bits] = flat[: count * word_bits].reshape(count, word_bits)
-    return np.packbits(bits, axis=1, bitorder="little").view(dtype).ravel()
+    period, lanes = _period(word_bits)
+    rows = -(-count // period)
+    whole = np.zeros(rows * lanes * 8, np.uint8)
+    whole[: len(data)] = np.frombuffer(data, np.uint8)
+    packed = np.ascontiguousarray(whole.view("<u8").reshape(rows, lanes).T)
+    mask = np.uint64(2**word_bits - 1)
+    out = np.empty((period, rows), dtype)
+    for column in range(period):
+        lane, shift = divmod(column * word_bits, 64)
+        word = packed[lane] >> np.uint64(shift)
+        if shift + word_bits > 64:
+            word |= packed[lane + 1] << np.uint64(64 - shift)
+        out[column] = word & mask
+    return out.T.ravel()[:count]
+
+
+def _period(word_bits: int) -> tuple[int, int]:
+    """After how many words a boundary of 64 bits returns, and how many of those."""
+    common = math.gcd(64, word_bits)
+    return 64 // common, word_bits // common

@@ -13,6 +13,7 @@ import binascii
 import hashlib
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, NoReturn, final
 
@@ -23,7 +24,14 @@ from . import wire
 from .errors import UsageError
 from .randomness import RandomSource
 
-__all__ = ["Identity", "Member", "Roster", "key_from_text", "key_to_text"]
+__all__ = [
+    "Identity",
+    "Member",
+    "Roster",
+    "check_public_key",
+    "key_from_text",
+    "key_to_text",
+]
 
 PREFIX: Final = "sfl1"
 _CHECKSUM: Final = b"secure-fl/identity/1"
@@ -52,6 +60,35 @@ def key_from_text(text: str) -> bytes:
     if len(raw) != 35 or raw[32:] != _checksum(raw[:32]):
         raise UsageError(f"public key {text[:12]!r} is mistyped", hint=hint)
     return raw[:32]
+
+
+_P: Final = 2**255 - 19
+_D: Final = -121665 * pow(121666, -1, _P) % _P  # edwards25519 (RFC 8032, 5.1)
+
+
+@lru_cache(maxsize=4096)
+def check_public_key(public_key: bytes) -> None:
+    """Raises UsageError unless it is the one form of a point of large order.
+
+    Libraries verify under any 32 bytes, and differ on odd ones: under a point of small
+    order everybody's signature holds (SPEC masking, 2.2).
+    """
+    y = int.from_bytes(public_key, "little") & (2**255 - 1)
+    if len(public_key) == 32 and y < _P:
+        y_squared = y * y % _P
+        x_squared = (y_squared - 1) * pow(_D * y_squared + 1, -1, _P) % _P
+        if pow(x_squared, (_P - 1) // 2, _P) == 1:
+            for _ in range(3):  # doubled three times, a point of small order is neutral
+                product = _D * x_squared * y_squared % _P
+                y = (y_squared + x_squared) * pow(1 - product, -1, _P) % _P
+                y_squared = y * y % _P
+                x_squared = (y_squared - 1) * pow(_D * y_squared + 1, -1, _P) % _P
+            if y != 1:
+                return
+    raise UsageError(
+        "a public key is not a usable Ed25519 key",
+        hint="make keys with `secure-fl keys new`",
+    )
 
 
 @final
@@ -163,6 +200,8 @@ class Roster:
                 "two members of the roster share a name or a key",
                 hint="give every member its own",
             )
+        for key in keys:
+            check_public_key(key)
 
     def __len__(self) -> int:
         return len(self.members)

@@ -38,7 +38,7 @@ def upload(
     for index in range(p.chunks):
         begin, end = p.chunk_range(index)
         data = pack(words[begin:end], p.word_bits)
-        tree.add(data)
+        tree.add(ChunkTree.leaf(data))
         yield Chunk(me, index, data)
     unsigned = MaskedInput(me, tree.root(), _NONE, claim, b"", b"")
     signature = identity.sign(INPUT_LABEL, *unsigned.signed(session, _NONE))
@@ -75,7 +75,7 @@ class CollectPlain:
             raise FaultyClient(
                 self._session.name(sender), "its vector is not signed by it"
             )
-        self._vectors.check(sender, message.root)
+        self._vectors.join(sender, message.root)
         self._got.add(sender)
 
     def close(self) -> Opened:
@@ -86,4 +86,4 @@ class CollectPlain:
         if len(self._got) < self._session.parameters.needed:
             raise TooFewClients(len(self._got), self._session.parameters.needed)
         clients = tuple(sorted(self._got))
-        return Opened(self._vectors.sum(clients), clients)
+        return Opened(self._vectors.total(), clients)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, final
 
 import cbor2
 from cryptography.exceptions import InvalidSignature
@@ -30,11 +30,12 @@ __all__ = [
     "HASH_BYTES",
     "SIGNATURE_BYTES",
     "Fields",
+    "Signed",
     "Value",
     "decode",
     "digest",
     "encode",
-    "merkle_path",
+    "merkle_paths",
     "merkle_root",
     "sign",
     "verify",
@@ -53,12 +54,12 @@ MAX_DEPTH: Final = 8
 def _check(value: object, depth: int = 0) -> None:
     if depth > MAX_DEPTH:
         raise ValueError(f"nested deeper than {MAX_DEPTH}")
-    # bool is an int in Python, but a different type on the wire.
-    if type(value) is int:
+    kind = type(value)  # exact: a bool is an int in Python, but not on the wire
+    if kind is bytes or kind is str:
+        return
+    if isinstance(value, int) and kind is int:
         if not -(2**63) <= value < 2**64:
             raise ValueError("integer beyond 64 bits")
-    elif isinstance(value, bytes | str):
-        pass
     elif isinstance(value, list | tuple):
         for item in value:
             _check(item, depth + 1)
@@ -71,18 +72,44 @@ def _check(value: object, depth: int = 0) -> None:
         raise ValueError(type_error)
 
 
-def _check_heads(data: bytes) -> None:
-    """No tags, floats, simple values or indefinite lengths, before a parser acts on
-    them: shared and string references would let a short message unfold to a huge one.
+# An argument of 1, 2, 4 or 8 bytes has its shortest form from here on.
+_SMALLEST: Final = (24, 1 << 8, 1 << 16, 1 << 32)
+
+
+def _check_form(data: bytes, at: int, count: int, depth: int, *, keyed: bool) -> int:
+    """Where the ``count`` items from ``at`` on end, each in its one form.
+
+    Raises ValueError or IndexError.  No parser has acted on the bytes yet: references
+    between shared values, say, would let a short message unfold to a huge one.
     """
-    at = 0
-    while at < len(data):
-        major, low = data[at] >> 5, data[at] & 31
-        if major > 5 or low > 27:
+    if count and depth > MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH}")
+    last_key = -1
+    for _ in range(count):
+        if keyed:
+            if not last_key < data[at] < 24:
+                raise ValueError("map keys are not ascending integers from 0 to 23")
+            last_key = data[at]
+            at += 1
+        major, argument = data[at] >> 5, data[at] & 31
+        at += 1
+        if argument > 23:
+            if argument > 27:
+                raise ValueError("a form that is not used")
+            size, smallest = 1 << (argument - 24), _SMALLEST[argument - 24]
+            argument = int.from_bytes(data[at : at + size], "big")
+            at += size
+            if argument < smallest:
+                raise ValueError("not the shortest form")
+        if major == 2 or major == 3:
+            at += argument
+        elif major == 4:
+            at = _check_form(data, at, argument, depth + 1, keyed=False)
+        elif major == 5:
+            at = _check_form(data, at, argument, depth + 1, keyed=True)
+        elif major > 5 or (major == 1 and argument >= 1 << 63):
             raise ValueError("a form that is not used")
-        size = 0 if low < 24 else 1 << (low - 24)
-        argument = int.from_bytes(data[at + 1 : at + 1 + size], "big") if size else low
-        at += 1 + size + (argument if major in (2, 3) else 0)
+    return at
 
 
 def encode(value: Value) -> bytes:
@@ -98,14 +125,11 @@ def decode(data: bytes) -> Value:
     has a second form.  Raises ProtocolError for anything else, and nothing but it.
     """
     try:
-        _check_heads(data)
+        if _check_form(data, 0, 1, 0, keyed=False) != len(data):
+            raise ValueError("not one whole value")
         value: Value = cbor2.loads(data)
-        _check(value)
-        again = cbor2.dumps(value, canonical=True)
     except Exception as error:  # foreign parser: whatever it raises is a bad message
         raise ProtocolError(f"not a message: {type(error).__name__}") from None
-    if again != bytes(data):
-        raise ProtocolError("not a message: not in its deterministic form")
     return value
 
 
@@ -195,18 +219,29 @@ def sign(key: Ed25519PrivateKey, label: str, *parts: Value) -> bytes:
     return key.sign(encode([label, *parts]))
 
 
-def verify(public_key: bytes, signature: bytes, label: str, *parts: Value) -> bool:
-    """Whether ``signature`` is ``public_key``'s over ``[label, *parts]``.
+@final
+class Signed:
+    """What a signature is over: the CBOR array ``[label, *parts]``, encoded once."""
 
-    The one predicate in this package that answers instead of raising: only its caller
-    knows whom a bad signature blames.
-    """
-    try:
-        key = Ed25519PublicKey.from_public_bytes(public_key)
-        key.verify(signature, encode([label, *parts]))
-    except (InvalidSignature, ValueError):
-        return False
-    return True
+    def __init__(self, label: str, *parts: Value) -> None:
+        self._message = encode([label, *parts])
+
+    def by(self, public_key: bytes, signature: bytes) -> bool:
+        """Whether ``signature`` is ``public_key``'s over this.
+
+        It answers instead of raising: only its caller knows whom a bad one blames.
+        """
+        try:
+            key = Ed25519PublicKey.from_public_bytes(public_key)
+            key.verify(signature, self._message)
+        except (InvalidSignature, ValueError):
+            return False
+        return True
+
+
+def verify(public_key: bytes, signature: bytes, label: str, *parts: Value) -> bool:
+    """Whether ``signature`` is ``public_key``'s over ``[label, *parts]``."""
+    return Signed(label, *parts).by(public_key, signature)
 
 
 # -- hash tree: RFC 9162's shape (a promoted odd node is not hashed with itself) -----
@@ -234,14 +269,20 @@ def merkle_root(label: str, leaves: Iterable[bytes]) -> bytes:
     return _levels(label, list(leaves))[-1][0]
 
 
-def merkle_path(label: str, leaves: Sequence[bytes], index: int) -> list[bytes]:
-    """What a verifier of leaf ``index`` needs beside the leaf and the root."""
-    path = []
-    for row in _levels(label, leaves)[:-1]:
-        if index ^ 1 < len(row):
-            path.append(row[index ^ 1])
-        index //= 2
-    return path
+def merkle_paths(
+    label: str, leaves: Sequence[bytes]
+) -> tuple[bytes, list[list[bytes]]]:
+    """The root, and for each leaf what its verifier needs beside leaf and root."""
+    levels = _levels(label, leaves)
+    paths = []
+    for index in range(len(leaves)):
+        path = []
+        for row in levels[:-1]:
+            if index ^ 1 < len(row):
+                path.append(row[index ^ 1])
+            index //= 2
+        paths.append(path)
+    return levels[-1][0], paths
 
 
 def verify_merkle_path(

@@ -171,7 +171,9 @@ class Consortium:
 
     def secrets(self, client: int) -> tuple[int, int]:
         """The elements (beta, z) behind a client's self mask and mask key."""
-        beta, z = crypto.elements(self.starts[client], "secrets", 2)
+        beta, z = crypto.elements(
+            self.starts[client], "secrets", 2, ctx=self.session.ctx
+        )
         return beta, z
 
     # -- the wires ---------------------------------------------------------------------

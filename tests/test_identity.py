@@ -17,7 +17,14 @@ from hypothesis import strategies as st
 
 from secure_fl import wire
 from secure_fl.errors import UsageError
-from secure_fl.identity import Identity, Member, Roster, key_from_text, key_to_text
+from secure_fl.identity import (
+    Identity,
+    Member,
+    Roster,
+    check_public_key,
+    key_from_text,
+    key_to_text,
+)
 from secure_fl.randomness import SeededInsecure
 
 
@@ -167,8 +174,35 @@ def test_an_identity_signs_and_does_not_leave() -> None:
     assert shown == f"<Identity bank-a {key_to_text(identity.public_key)[:12]}>"
 
 
+def public(name: str) -> bytes:
+    return Identity.new(name, random=SeededInsecure(name.encode())).public_key
+
+
+# (y, what it is): RFC 8032 decodes none of them, or they have an order up to 8.
+ODD_POINTS = {
+    "y = p + 3": (2**255 - 19 + 3).to_bytes(32, "little"),
+    "no point": (2).to_bytes(32, "little"),
+    "neutral": (1).to_bytes(32, "little"),
+    "order 2": (2**255 - 20).to_bytes(32, "little"),
+    "order 4": bytes(32),
+    "order 4, negative": bytes(31) + b"\x80",
+    "31 bytes": bytes([9]) * 31,
+}
+
+
+@pytest.mark.parametrize("key", ODD_POINTS.values(), ids=ODD_POINTS.keys())
+def test_a_roster_holds_usable_keys_alone(key: bytes) -> None:
+    with pytest.raises(UsageError, match="not a usable Ed25519 key"):
+        Roster((Member("a", public("a")), Member("b", key)))
+
+
+def test_honest_keys_are_usable() -> None:
+    for i in range(50):
+        check_public_key(public(str(i)))
+
+
 def test_a_roster_is_in_the_plans_order() -> None:
-    a, b, c = (Member(n, n.encode() * 32) for n in "bac")
+    a, b, c = (Member(n, public(n)) for n in "bac")
     roster = Roster((a, b, c))
     assert len(roster) == 3
     assert [roster.name(i) for i in range(3)] == ["b", "a", "c"]
@@ -179,8 +213,13 @@ def test_a_roster_is_in_the_plans_order() -> None:
 
 
 @pytest.mark.parametrize(
-    "second", [Member("a", b"2" * 32), Member("b", b"1" * 32), Member("a", b"1" * 32)]
+    "second",
+    [
+        Member("a", public("2")),
+        Member("b", public("1")),
+        Member("a", public("1")),
+    ],
 )
 def test_members_do_not_share_a_name_or_a_key(second: Member) -> None:
     with pytest.raises(UsageError, match="share a name or a key"):
-        Roster((Member("a", b"1" * 32), second))
+        Roster((Member("a", public("1")), second))

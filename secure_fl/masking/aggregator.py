@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Generic, NoReturn, TypeVar, final
+from typing import Final, Generic, NoReturn, TypeVar, final
 
 from numpy.typing import NDArray
 
@@ -41,6 +41,7 @@ from .messages import (
     dealers_hash,
     signed_shares,
 )
+from .parallel import each
 from .session import Session
 from .vectors import Vectors
 
@@ -54,6 +55,7 @@ __all__ = [
 ]
 
 _M = TypeVar("_M")
+_STREAMS: Final = 64
 
 
 @final
@@ -78,8 +80,7 @@ class _Collect(Generic[_M]):
         """Whose message has been accepted so far."""
         return tuple(sorted(self._got))
 
-    def _accept(self, sender: int, claimed: int, message: _M) -> None:
-        self._first(sender, claimed)
+    def _accept(self, sender: int, message: _M) -> None:
         self._got[sender] = message
 
     def _first(self, sender: int, claimed: int) -> None:
@@ -122,8 +123,8 @@ class CollectAdvertise(_Collect[Advertise]):
         if a.seal_key == a.mask_key:
             self._blame(sender, "its two keys are one")
         if not (crypto.is_usable(a.seal_key) and crypto.is_usable(a.mask_key)):
-            self._blame(sender, "announced a point of low order")
-        self._accept(sender, a.client, message)
+            self._blame(sender, "announced a key that is not usable")
+        self._accept(sender, message)
 
     def close(self) -> tuple[CollectShares, CohortKeys]:
         got = self._close(self._session.parameters.needed)
@@ -131,225 +132,244 @@ class CollectAdvertise(_Collect[Advertise]):
         return CollectShares(self._session, keys), keys
 
 
+@dataclass(frozen=True, slots=True)
+class _Dealt:
+    """What later steps need of step 2: who dealt what to whom (U1, U2)."""
+
+    mask_keys: Mapping[int, bytes]
+    cohort: bytes
+    shares: Mapping[int, SealedShares] = field(repr=False)
+
+    @property
+    def dealers(self) -> tuple[int, ...]:
+        return tuple(self.shares)
+
+    def place(self, client: int) -> int:
+        """Where a member of U1 stands in every dealer's rows."""
+        return list(self.mask_keys).index(client)
+
+
 @final
 class CollectShares(_Collect[SealedShares]):
     """Step 2: sealed shares come in."""
 
-    __slots__ = ("_cohort", "_keys", "_order")
+    __slots__ = ("_cohort", "_keys", "_paths")
 
     def __init__(self, session: Session, keys: CohortKeys) -> None:
         super().__init__(session)
-        self._keys = keys
-        self._order = [a.client for a in keys.announcements]
+        self._keys = {a.client: a.mask_key for a in keys.announcements}
         self._cohort = cohort_hash(session, keys)
+        self._paths: dict[int, tuple[bytes, list[list[bytes]]]] = {}
 
     def add(self, sender: int, message: SealedShares) -> None:
-        if sender not in self._order:
+        if sender not in self._keys:
             self._blame(sender, "is not in the cohort")
         self._first(sender, message.client)
-        if [s.to for s in message.shares] != self._order:
+        if [s.to for s in message.shares] != list(self._keys):
             self._blame(sender, "dealt to another set than the cohort")
+        root, paths = message.tree()
         signed = signed_shares(
-            self._session, self._cohort, sender, message.commitment, message.root()
+            self._session, self._cohort, sender, message.commitment, root
         )
         public = self._session.public_key(sender)
         if not wire.verify(public, message.signature, SHARES_LABEL, *signed):
             self._blame(sender, "its shares are not signed by it")
-        self._accept(sender, message.client, message)
+        self._paths[sender] = root, paths
+        self._accept(sender, message)
 
     def close(self) -> tuple[CollectInputs, dict[int, Inbox]]:
         got = self._close(self._session.parameters.needed)
-        leaves = {i: [s.leaf() for s in m.shares] for i, m in got.items()}
-        roots = {i: m.root() for i, m in got.items()}
         inboxes = {}
-        for reader in got:
-            at = self._order.index(reader)
-            inboxes[reader] = Inbox(
-                tuple(
+        for at, reader in enumerate(self._keys):
+            if reader not in got:
+                continue
+            entries = []
+            for dealer, m in got.items():
+                root, paths = self._paths[dealer]
+                entries.append(
                     InboxEntry(
                         dealer,
                         m.commitment,
                         m.shares[at],
-                        tuple(wire.merkle_path(SHARES_LABEL, leaves[dealer], at)),
-                        roots[dealer],
+                        tuple(paths[at]),
+                        root,
                         m.signature,
                     )
-                    for dealer, m in got.items()
                 )
-            )
-        return CollectInputs(self._session, self._keys, got), inboxes
+            inboxes[reader] = Inbox(tuple(entries))
+        self._paths.clear()
+        dealt = _Dealt(self._keys, self._cohort, got)
+        return CollectInputs(self._session, dealt), inboxes
 
 
 @final
 class CollectInputs(_Collect[MaskedInput]):
     """Step 3: masked chunks come in, then each client's signed root of them."""
 
-    __slots__ = ("_cohort", "_dealers", "_keys", "_shares", "_vectors")
+    __slots__ = ("_dealers", "_dealt", "_vectors")
 
-    def __init__(
-        self, session: Session, keys: CohortKeys, shares: Mapping[int, SealedShares]
-    ) -> None:
+    def __init__(self, session: Session, dealt: _Dealt) -> None:
         super().__init__(session)
-        self._keys = keys
-        self._shares = shares
-        self._cohort = cohort_hash(session, keys)
-        self._dealers = dealers_hash(session, tuple(shares))
-        self._vectors = Vectors(session, shares)
+        self._dealt = dealt
+        self._dealers = dealers_hash(session, dealt.dealers)
+        self._vectors = Vectors(session, dealt.dealers)
 
     def add_chunk(self, sender: int, message: Chunk) -> None:
         """One chunk, in order."""
-        if sender not in self._shares:
+        if sender not in self._dealt.shares:
             self._blame(sender, "has dealt no shares")
         self._first(sender, message.client)
         self._vectors.add(sender, message.index, message.words)
 
     def add(self, sender: int, message: MaskedInput) -> None:
-        if sender not in self._shares:
+        if sender not in self._dealt.shares:
             self._blame(sender, "has dealt no shares")
         self._first(sender, message.client)
-        signed = message.signed(self._session, self._cohort)
+        signed = message.signed(self._session, self._dealt.cohort)
         public = self._session.public_key(sender)
         if not wire.verify(public, message.signature, INPUT_LABEL, *signed):
             self._blame(sender, "its vector is not signed by it")
         if message.dealers != self._dealers:
             self._blame(sender, "masked for another set of clients")
-        self._vectors.check(sender, message.root)
-        self._accept(sender, message.client, message)
+        self._vectors.join(sender, message.root)
+        self._accept(sender, message)
 
     def close(self) -> tuple[CollectAgreements, Statement]:
         got = self._close(self._session.parameters.needed)
-        total = self._vectors.sum(got)
         survivors = tuple(
             Survivor(i, m.root, m.claim, m.attached) for i, m in got.items()
         )
-        statement = Statement(self._cohort, self._dealers, survivors)
-        state = CollectAgreements(
-            self._session, self._keys, self._shares, statement, total
-        )
-        return state, statement
+        statement = Statement(self._dealt.cohort, self._dealers, survivors)
+        total = self._vectors.total()
+        return CollectAgreements(
+            self._session, self._dealt, statement, total
+        ), statement
 
 
-@final
-class CollectAgreements(_Collect[Agreement]):
-    """Step 4: signatures over the one statement come in."""
+class _CollectForStatement(_Collect[_M]):
+    """Steps 4 and 5: only members of the statement speak."""
 
-    __slots__ = ("_keys", "_shares", "_statement", "_total")
+    __slots__ = ("_dealt", "_statement", "_survivors", "_total")
 
     def __init__(
         self,
         session: Session,
-        keys: CohortKeys,
-        shares: Mapping[int, SealedShares],
+        dealt: _Dealt,
         statement: Statement,
         total: NDArray[Word],
     ) -> None:
         super().__init__(session)
-        self._keys = keys
-        self._shares = shares
+        self._dealt = dealt
         self._statement = statement
+        self._survivors = statement.clients
         self._total = total
 
-    def add(self, sender: int, message: Agreement) -> None:
-        if sender not in self._statement.clients:
+    def _first(self, sender: int, claimed: int) -> None:
+        if sender not in self._survivors:
             self._blame(sender, "is not in the statement")
+        super()._first(sender, claimed)
+
+
+@final
+class CollectAgreements(_CollectForStatement[Agreement]):
+    """Step 4: signatures over the one statement come in."""
+
+    __slots__ = ("_signed",)
+
+    def __init__(
+        self,
+        session: Session,
+        dealt: _Dealt,
+        statement: Statement,
+        total: NDArray[Word],
+    ) -> None:
+        super().__init__(session, dealt, statement, total)
+        self._signed = wire.Signed(STATEMENT_LABEL, *statement.signed(session))
+
+    def add(self, sender: int, message: Agreement) -> None:
         self._first(sender, message.client)
         public = self._session.public_key(sender)
-        if not wire.verify(
-            public,
-            message.signature,
-            STATEMENT_LABEL,
-            *self._statement.signed(self._session),
-        ):
+        if not self._signed.by(public, message.signature):
             self._blame(sender, "signed another statement")
-        self._accept(sender, message.client, message)
+        self._accept(sender, message)
 
     def close(self) -> tuple[CollectReveals, Signatures]:
         got = self._close(self._session.parameters.threshold)
-        state = CollectReveals(
-            self._session, self._keys, self._shares, self._statement, self._total
-        )
+        state = CollectReveals(self._session, self._dealt, self._statement, self._total)
         return state, Signatures(tuple(got.values()))
 
 
 @final
-class CollectReveals(_Collect[Reveal]):
+class CollectReveals(_CollectForStatement[Reveal]):
     """Step 5: shares come in; closing it removes the masks and opens the sum."""
 
-    __slots__ = ("_keys", "_shares", "_statement", "_total")
-
-    def __init__(
-        self,
-        session: Session,
-        keys: CohortKeys,
-        shares: Mapping[int, SealedShares],
-        statement: Statement,
-        total: NDArray[Word],
-    ) -> None:
-        super().__init__(session)
-        self._keys = {a.client: a.mask_key for a in keys.announcements}
-        self._shares = shares
-        self._statement = statement
-        self._total = total
+    __slots__ = ()
 
     def add(self, sender: int, message: Reveal) -> None:
         session = self._session
-        if sender not in self._statement.clients:
-            self._blame(sender, "is not in the statement")
         self._first(sender, message.client)
         public = session.public_key(sender)
         if not wire.verify(
             public, message.signature, REVEAL_LABEL, session.ctx, sender, message.rows()
         ):
             self._blame(sender, "its shares are not signed by it")
-        if [s.of for s in message.shares] != list(self._shares):
+        if [s.of for s in message.shares] != list(self._dealt.shares):
             self._blame(sender, "revealed for another set of clients")
+        place = self._dealt.place(sender)
         for revealed in message.shares:
-            kind = "self" if revealed.of in self._statement.clients else "key"
+            kind = "self" if revealed.of in self._survivors else "key"
             if revealed.kind != kind:
                 self._blame(sender, "revealed the wrong kind of share")
-            dealt = self._shares[revealed.of].shares
-            row = next(s for s in dealt if s.to == sender)
+            row = self._dealt.shares[revealed.of].shares[place]
             committed = row.self_commitment if kind == "self" else row.key_commitment
             got = share_commitment(session, kind, revealed.of, sender, revealed.share)
             if got != committed:
                 # SPEC 6.7: its holder checked the box against the same commitment.
                 self._blame(sender, "revealed a share that was not dealt to it")
-        self._accept(sender, message.client, message)
+        self._accept(sender, message)
 
     def close(self) -> Opened:
         """The sum.  Raises FaultyClient naming a dealer whose shares do not fit."""
         reveals = self._close(self._session.parameters.threshold)
-        survivors = self._statement.clients
         plus: list[bytes] = []
         minus: list[bytes] = []
-        for dealer in self._shares:
-            secret = self._secret(dealer, reveals)
-            if dealer in survivors:
+        for place, dealer in enumerate(self._dealt.dealers):
+            secret = self._secret(dealer, place, reveals)
+            if dealer in self._survivors:
                 minus.append(self._self_seed(dealer, secret))
             else:
                 self._pair_seeds(dealer, secret, plus=plus, minus=minus)
-        p = self._session.parameters
-        stream = crypto.MaskStream(word_bits=p.word_bits, chunk_words=p.chunk_words)
-        for index in range(p.chunks):
-            begin, end = p.chunk_range(index)
-            stream.apply(self._total[begin:end], index, plus=plus, minus=minus)
-        return Opened(self._total, survivors)
+        # Some streams at a time: each thread keeps a cipher for each.
+        for first in range(0, max(len(plus), len(minus)), _STREAMS):
+            some = slice(first, first + _STREAMS)
+            self._apply(plus[some], minus[some])
+        return Opened(self._total, self._survivors)
 
-    def _secret(self, dealer: int, reveals: Mapping[int, Reveal]) -> int:
+    def _apply(self, plus: list[bytes], minus: list[bytes]) -> None:
+        p = self._session.parameters
+        stream = crypto.MaskStream(word_bits=p.word_bits, plus=plus, minus=minus)
+
+        def unmask(index: int) -> None:
+            begin, end = p.chunk_range(index)
+            stream.apply(self._total[begin:end], index)
+
+        each(unmask, p.chunks)
+
+    def _secret(self, dealer: int, place: int, reveals: Mapping[int, Reveal]) -> int:
         threshold = self._session.parameters.threshold
         points: dict[int, int] = {}
         for holder in list(reveals)[:threshold]:
-            row = next(s for s in reveals[holder].shares if s.of == dealer)
             try:
-                points[holder + 1] = shamir.from_bytes(row.share)
+                share = shamir.from_bytes(reveals[holder].shares[place].share)
             except ValueError:
                 # It matched the commitment, so its dealer made it so.
                 self._blame(dealer, "dealt a share that is not a field element")
+            points[holder + 1] = share
         return shamir.reconstruct(points)
 
     def _self_seed(self, dealer: int, beta: int) -> bytes:
         if self_commitment(self._session, dealer, beta) != (
-            self._shares[dealer].commitment
+            self._dealt.shares[dealer].commitment
         ):
             self._blame(dealer, "its shares do not add up to its self mask")
         return crypto.self_seed(beta, ctx=self._session.ctx)
@@ -360,14 +380,14 @@ class CollectReveals(_Collect[Reveal]):
         """The pair masks that a dropped client left in the survivors' vectors."""
         session = self._session
         key = crypto.mask_private_key(z, ctx=session.ctx)
-        if crypto.public_key(key) != self._keys[dropped]:
+        if crypto.public_key(key) != self._dealt.mask_keys[dropped]:
             self._blame(dropped, "its shares do not add up to its mask key")
-        for client in self._statement.clients:
+        for client in self._survivors:
             seed = crypto.pair_seed(
                 key,
-                self._keys[client],
+                self._dealt.mask_keys[client],
                 ctx=session.ctx,
-                cohort_hash=self._statement.cohort,
+                cohort_hash=self._dealt.cohort,
                 pair=(client, dropped),
             )
             # The survivor added it where its peer's index is higher: take it out.

@@ -10,6 +10,7 @@ from .. import wire
 from ..errors import FaultyAggregator, FaultyClient, TooFewClients
 from . import shamir
 from .messages import STATEMENT_LABEL, CohortKeys, Signatures, Statement
+from .parallel import each
 from .session import SPEC, Session
 
 __all__ = [
@@ -46,9 +47,14 @@ def check_cohort(session: Session, keys: CohortKeys) -> None:
     Two clients may show one key: the copier cannot use it (boxes and pair masks name
     both ends), and refusing it would let a copier frame the owner.
     """
-    for a in keys.announcements:
-        public = session.public_key(a.client)
-        if not wire.verify(public, a.signature, a.label(), *a.signed(session)):
+    rows = keys.announcements
+
+    def holds(k: int) -> bool:
+        signed = wire.Signed(rows[k].label(), *rows[k].signed(session))
+        return signed.by(session.public_key(rows[k].client), rows[k].signature)
+
+    for a, good in zip(rows, each(holds, len(rows)), strict=True):
+        if not good:
             raise FaultyAggregator(
                 f"the keys of {session.name(a.client)} are not signed by it"
             )
@@ -62,22 +68,22 @@ def check_agreements(
 ) -> None:
     """SPEC 6.5: at least threshold survivors signed this very statement."""
     clients = set(statement.clients)
-    good: set[int] = set()
-    for agreement in signatures.agreements:
+    rows = signatures.agreements
+    signed = wire.Signed(STATEMENT_LABEL, *statement.signed(session))
+
+    def holds(k: int) -> bool:
+        return signed.by(session.public_key(rows[k].client), rows[k].signature)
+
+    for agreement, good in zip(rows, each(holds, len(rows)), strict=True):
         if agreement.client not in clients:
             raise FaultyAggregator("a signature comes from outside the statement")
-        if not wire.verify(
-            session.public_key(agreement.client),
-            agreement.signature,
-            STATEMENT_LABEL,
-            *statement.signed(session),
-        ):
+        if not good:
             raise FaultyAggregator(
                 f"the signature of {session.name(agreement.client)} does not hold"
             )
-        good.add(agreement.client)
-    if len(good) < session.parameters.threshold:
-        raise TooFewClients(len(good), session.parameters.threshold)
+    signers = len({agreement.client for agreement in rows})
+    if signers < session.parameters.threshold:
+        raise TooFewClients(signers, session.parameters.threshold)
 
 
 def check_omission(

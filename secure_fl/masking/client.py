@@ -25,7 +25,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar, Final, NoReturn, final
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
 from .. import wire
@@ -39,13 +38,8 @@ from ..errors import (
 from ..fixedpoint import Word, pack
 from ..identity import Identity
 from . import crypto, shamir
-from .checks import (
-    check_agreements,
-    check_cohort,
-    need,
-    self_commitment,
-    share_commitment,
-)
+from .checks import check_agreements, check_cohort, need, self_commitment
+from .dealing import check_row, deal, open_row
 from .messages import (
     INPUT_LABEL,
     REVEAL_LABEL,
@@ -56,12 +50,10 @@ from .messages import (
     Chunk,
     CohortKeys,
     Inbox,
-    InboxEntry,
     KeyAnnouncement,
     MaskedInput,
     Reveal,
     RevealedShare,
-    SealedShare,
     SealedShares,
     Signatures,
     Statement,
@@ -69,6 +61,7 @@ from .messages import (
     dealers_hash,
     signed_shares,
 )
+from .parallel import each, in_order
 from .session import Session
 from .vectors import ChunkTree
 
@@ -81,12 +74,6 @@ __all__ = [
     "start",
     "unpark",
 ]
-
-
-def _box_info(
-    session: Session, cohort: bytes, dealer: int, to: int
-) -> list[wire.Value]:
-    return [session.ctx, cohort, dealer, to]
 
 
 # A state's secrets, as a CBOR array of this version; only `park` and `unpark` see it.
@@ -142,7 +129,7 @@ def start(
     me = session.roster.index(identity.name)
     if session.public_key(me) != identity.public_key:
         raise UsageError(f"the roster holds another key for {identity.name}")
-    beta, z = crypto.elements(random, "secrets", 2)
+    beta, z = crypto.elements(random, "secrets", 2, ctx=session.ctx)
     seal_seed = crypto.derive(random, salt=session.ctx, label="seal key", parts=[])
     seal_key = crypto.public_key(crypto.private_key(seal_seed))
     mask_key = crypto.public_key(crypto.mask_private_key(z, ctx=session.ctx))
@@ -182,50 +169,20 @@ class AwaitCohort(_State):
         assert isinstance(z_, bytes)
         beta, z = shamir.from_bytes(beta_), shamir.from_bytes(z_)
         cohort = cohort_hash(session, message)
-        degree = session.parameters.threshold - 1
-        coefficients = crypto.elements(random, "coefficients", 2 * degree)
-        xs = [a.client + 1 for a in message.announcements]
-        self_shares = shamir.share(beta, coefficients[:degree], xs)
-        key_shares = shamir.share(z, coefficients[degree:], xs)
-        rows = []
-        own: _Secrets = []
-        for a, self_int, key_int in zip(
-            message.announcements, self_shares, key_shares, strict=True
-        ):
-            self_share, key_share = shamir.to_bytes(self_int), shamir.to_bytes(key_int)
-            box = b""
-            if a.client == me:
-                own = [self_share, key_share]
-            else:
-                try:
-                    box = crypto.seal(
-                        self_share + key_share,
-                        a.seal_key,
-                        info=_box_info(session, cohort, me, a.client),
-                    )
-                except ValueError:
-                    raise FaultyClient(
-                        session.name(a.client), "its sealing key is not a key"
-                    ) from None
-            rows.append(
-                SealedShare(
-                    a.client,
-                    box,
-                    share_commitment(session, "self", me, a.client, self_share),
-                    share_commitment(session, "key", me, a.client, key_share),
-                )
-            )
+        rows, own = deal(
+            session, me, message.announcements, cohort, beta=beta, z=z, random=random
+        )
         commitment = self_commitment(session, me, beta)
-        unsigned = SealedShares(me, commitment, tuple(rows), b"")
+        unsigned = SealedShares(me, commitment, rows, b"")
         signature = self._identity.sign(
             SHARES_LABEL,
             *signed_shares(session, cohort, me, commitment, unsigned.root()),
         )
         keys: _Secrets = [[a.client, a.mask_key] for a in message.announcements]
         state = AwaitInbox(
-            session, self._identity, me, [beta_, z_, seal_seed, own, cohort, keys]
+            session, self._identity, me, [beta_, z_, seal_seed, list(own), cohort, keys]
         )
-        return state, SealedShares(me, commitment, tuple(rows), signature)
+        return state, SealedShares(me, commitment, rows, signature)
 
 
 @final
@@ -275,13 +232,17 @@ class AwaitInbox(_State):
         held: _Secrets = []
         plus = [crypto.self_seed(shamir.from_bytes(beta_), ctx=session.ctx)]
         minus: list[bytes] = []
-        for entry in message.entries:
+        place, entries = order.index(me), message.entries
+        each(
+            lambda k: check_row(session, entries[k], cohort, place, len(order)),
+            len(entries),
+        )
+        for entry in entries:
             dealer = entry.dealer
-            self._check_entry(entry, cohort=cohort, order=order)
             if dealer == me:
                 held.append([dealer, *own])
                 continue
-            held.append([dealer, *self._open_entry(entry, seal_key, cohort)])
+            held.append([dealer, *open_row(session, me, entry, cohort, seal_key)])
             try:
                 seed = crypto.pair_seed(
                     mask_key,
@@ -304,54 +265,6 @@ class AwaitInbox(_State):
             plus=plus,
             minus=minus,
         )
-
-    def _check_entry(
-        self, entry: InboxEntry, *, cohort: bytes, order: list[int]
-    ) -> None:
-        """SPEC 6.2: the box is the one its dealer signed."""
-        session = self._session
-        signed = signed_shares(
-            session, cohort, entry.dealer, entry.commitment, entry.root
-        )
-        public = session.public_key(entry.dealer)
-        in_tree = wire.verify_merkle_path(
-            SHARES_LABEL,
-            entry.share.leaf(),
-            index=order.index(self._me),
-            count=len(order),
-            path=entry.path,
-            root=entry.root,
-        )
-        if not in_tree or not wire.verify(
-            public, entry.signature, SHARES_LABEL, *signed
-        ):
-            raise FaultyAggregator(
-                f"the box of {session.name(entry.dealer)} is not the one it signed"
-            )
-
-    def _open_entry(
-        self, entry: InboxEntry, key: X25519PrivateKey, cohort: bytes
-    ) -> list[bytes]:
-        """SPEC 6.3: the box opens, and holds what its dealer committed to."""
-        session, me, dealer = self._session, self._me, entry.dealer
-        try:
-            plain = crypto.open_box(
-                entry.share.box, key, info=_box_info(session, cohort, dealer, me)
-            )
-        except ValueError:
-            raise FaultyClient(
-                session.name(dealer), "its sealed shares do not open"
-            ) from None
-        shares = [plain[:32], plain[32:]]
-        wanted = [entry.share.self_commitment, entry.share.key_commitment]
-        for kind, share, commitment in zip(
-            ("self", "key"), shares, wanted, strict=True
-        ):
-            if share_commitment(session, kind, dealer, me, share) != commitment:
-                raise FaultyClient(
-                    session.name(dealer), "a share is not the one it committed to"
-                )
-        return shares
 
 
 @final
@@ -379,7 +292,7 @@ class Uploading(_State):
         self._tree = ChunkTree()
 
     def chunks(self) -> Iterator[Chunk]:
-        """Every chunk once, in order; each is masked when it is taken.
+        """Every chunk once, in order; a few are masked ahead of the one taken.
 
         From the first one on the update is spent: it may enter no other context
         (SPEC 7) unless :func:`check_omission` shows that this one cannot open it.
@@ -387,15 +300,22 @@ class Uploading(_State):
         if len(self._tree) or self._spent:
             raise StateReused("chunks are made once")
         p = self._session.parameters
-        stream = crypto.MaskStream(word_bits=p.word_bits, chunk_words=p.chunk_words)
-        for index in range(p.chunks):
+        words = self._words
+        stream = crypto.MaskStream(
+            word_bits=p.word_bits, plus=self._plus, minus=self._minus
+        )
+
+        def mask(index: int) -> tuple[bytes, bytes]:
+            begin, end = p.chunk_range(index)
+            masked = words[begin:end].copy()
+            stream.apply(masked, index)
+            data = pack(masked, p.word_bits)
+            return data, ChunkTree.leaf(data)
+
+        for index, (data, leaf) in enumerate(in_order(mask, p.chunks)):
             if self._spent:
                 raise StateReused("the upload is over")
-            begin, end = p.chunk_range(index)
-            masked = self._words[begin:end].copy()
-            stream.apply(masked, index, plus=self._plus, minus=self._minus)
-            data = pack(masked, p.word_bits)
-            self._tree.add(data)
+            self._tree.add(leaf)
             yield Chunk(self._me, index, data)
 
     def park(self) -> NoReturn:

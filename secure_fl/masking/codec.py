@@ -12,8 +12,14 @@ __all__ = [
     "client_index",
     "fixed_bytes",
     "kind_of",
+    "message",
     "open_message",
 ]
+
+
+def message(session: Session, kind: int, *fields: wire.Value) -> bytes:
+    """``fields`` from 2 on."""
+    return wire.encode({0: kind, 1: session.ctx, **dict(enumerate(fields, start=2))})
 
 
 def open_message(data: bytes, session: Session, kind: int) -> wire.Fields:

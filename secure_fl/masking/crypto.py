@@ -7,8 +7,9 @@ SPEC.md, section 4.  Everything here is a function of its arguments, except
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+import threading
+from collections.abc import Sequence
+from typing import Final, final
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
@@ -56,11 +57,9 @@ def derive(secret: bytes, *, salt: bytes, label: str, parts: list[wire.Value]) -
     return HKDF(hashes.SHA256(), 32, salt=salt, info=info).derive(secret)
 
 
-def elements(seed: bytes, label: str, count: int) -> list[int]:
-    """``count`` field elements from 32 fresh bytes, through AES-256-CTR."""
-    key = HKDFExpand(hashes.SHA256(), 32, info=wire.encode([f"{SPEC} {label}"])).derive(
-        seed
-    )
+def elements(random: bytes, label: str, count: int, *, ctx: bytes) -> list[int]:
+    """``count`` field elements from 32 fresh bytes, through AES-256-CTR (SPEC 4.1)."""
+    key = derive(random, salt=ctx, label=label, parts=[])
     stream = _ctr(key).update(bytes(48 * count))
     return [shamir.element(stream[48 * i : 48 * i + 48]) for i in range(count)]
 
@@ -77,15 +76,23 @@ _PROBE: Final = X25519PrivateKey.from_private_bytes(bytes(31) + b"@")
 
 
 def is_usable(public: bytes) -> bool:
-    """Whether a public key is not a point of low order (RFC 7748, section 6.1).
+    """Whether a public key has its one form and is not of low order (SPEC 4.2).
 
-    Any private key tells, so this one is fixed; nothing is derived from it.
+    Any private key tells a low order, so this one is fixed; nothing is derived from it.
     """
     try:
-        _PROBE.exchange(X25519PublicKey.from_public_bytes(public))
+        _PROBE.exchange(_peer_key(public))
     except ValueError:
         return False
     return True
+
+
+def _peer_key(public: bytes) -> X25519PublicKey:
+    # Libraries read a coordinate of p or above mod p, and do not agree on what they
+    # then hash: one key, one form.
+    if int.from_bytes(public, "little") >= shamir.PRIME:
+        raise ValueError("not the one form of a key")
+    return X25519PublicKey.from_public_bytes(public)
 
 
 def mask_private_key(z: int, *, ctx: bytes) -> X25519PrivateKey:
@@ -106,8 +113,8 @@ def pair_seed(
     cohort_hash: bytes,
     pair: tuple[int, int],
 ) -> bytes:
-    """The seed two clients share.  Raises ValueError for a low-order public key."""
-    shared = mine.exchange(X25519PublicKey.from_public_bytes(theirs))
+    """The seed two clients share.  Raises ValueError for a key that is not usable."""
+    shared = mine.exchange(_peer_key(theirs))
     low, high = sorted(pair)
     return derive(shared, salt=ctx, label="pair mask", parts=[cohort_hash, low, high])
 
@@ -115,59 +122,78 @@ def pair_seed(
 def seal(plain: bytes, to: bytes, *, info: list[wire.Value]) -> bytes:
     """HPKE base mode (RFC 9180) under the recipient's sealing key.
 
-    Raises ValueError for a low-order public key.
+    Raises ValueError for a key that is not usable.
     """
-    key = X25519PublicKey.from_public_bytes(to)
+    key = _peer_key(to)
     return _SUITE.encrypt(plain, key, info=wire.encode([f"{SPEC} box", *info]))
 
 
 def open_box(box: bytes, key: X25519PrivateKey, *, info: list[wire.Value]) -> bytes:
     """Raises ValueError where the box was not made for this key and ``info``."""
     try:
+        _peer_key(box[:32])
         return _SUITE.decrypt(box, key, info=wire.encode([f"{SPEC} box", *info]))
     except (InvalidTag, ValueError):
         raise ValueError("the box does not open") from None
 
 
 def _ctr(key: bytes) -> CipherContext:
-    # A zero counter is safe: each key encrypts one stream only (SPEC 4.4).
     return Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
 
 
-class MaskStream:
-    """Adds mask streams to a chunk of words in place, reusing two buffers.
+_BLOCK: Final = 1 << 17  # bytes of keystream made at once: it stays in the cache
+_ZEROS: Final = memoryview(bytes(_BLOCK))
 
-    One chunk of keystream is all the memory it needs, whatever the number of seeds.
+
+@final
+class MaskStream:
+    """The streams of some seeds, added to chunks of words in place (SPEC 4.4).
+
+    Threads may share one: each has ciphers and a keystream buffer of its own.
     """
 
-    def __init__(self, *, word_bits: int, chunk_words: int) -> None:
+    def __init__(
+        self, *, word_bits: int, plus: Sequence[bytes], minus: Sequence[bytes] = ()
+    ) -> None:
         self._dtype: np.dtype[Word] = word_dtype(word_bits)
         self._mask = self._dtype.type(2**word_bits - 1)
-        size = chunk_words * self._dtype.itemsize
-        self._zeros = bytes(size)
-        self._buffer = bytearray(size + 15)  # OpenSSL asks for one block of slack
+        self._keys: list[tuple[bytes, np.ufunc]] = [
+            *((_stream_key(seed), np.add) for seed in plus),
+            *((_stream_key(seed), np.subtract) for seed in minus),
+        ]
+        self._own = threading.local()
 
-    def apply(
-        self,
-        words: NDArray[Word],
-        chunk: int,
-        *,
-        plus: Iterable[bytes],
-        minus: Iterable[bytes] = (),
-    ) -> None:
-        """``words += sum(plus) - sum(minus)``, each the stream of a 32-byte seed."""
-        for seed in plus:
-            np.add(words, self._keystream(seed, chunk, words.size), out=words)
-        for seed in minus:
-            np.subtract(words, self._keystream(seed, chunk, words.size), out=words)
+    def apply(self, words: NDArray[Word], chunk: int) -> None:
+        """``words += sum(plus) - sum(minus)`` mod 2^word_bits, for chunk ``chunk``."""
+        streams, buffer, keystream = self._mine()
+        # Each chunk has counters of its own: none is used twice under one key.
+        counter = chunk.to_bytes(8, "big") + bytes(8)
+        for stream, _ in streams:
+            stream.reset_nonce(counter)
+        # Block by block, all streams: the words stay in the cache as well.
+        for begin in range(0, words.size, keystream.size):
+            part = words[begin : begin + keystream.size]
+            zeros, made = _ZEROS[: part.nbytes], keystream[: part.size]
+            for stream, combine in streams:
+                stream.update_into(zeros, buffer)
+                combine(part, made, out=part)
         np.bitwise_and(words, self._mask, out=words)
 
-    def _keystream(self, seed: bytes, chunk: int, count: int) -> NDArray[Word]:
-        # A key per chunk, so that chunks can be masked in any order.
-        key = HKDFExpand(
-            hashes.SHA256(), 32, info=wire.encode([f"{SPEC} stream", chunk])
-        ).derive(seed)
-        size = count * self._dtype.itemsize
-        view = memoryview(self._zeros)[:size]
-        _ctr(key).update_into(view, self._buffer)
-        return np.frombuffer(self._buffer, self._dtype, count)
+    def _mine(
+        self,
+    ) -> tuple[list[tuple[CipherContext, np.ufunc]], bytearray, NDArray[Word]]:
+        if not hasattr(self._own, "streams"):
+            buffer = bytearray(_BLOCK + 15)  # OpenSSL asks for one block of slack
+            self._own.streams = (
+                [(_ctr(key), combine) for key, combine in self._keys],
+                buffer,
+                np.frombuffer(buffer, self._dtype, _BLOCK // self._dtype.itemsize),
+            )
+        streams: tuple[list[tuple[CipherContext, np.ufunc]], bytearray, NDArray[Word]]
+        streams = self._own.streams
+        return streams
+
+
+def _stream_key(seed: bytes) -> bytes:
+    info = wire.encode([f"{SPEC} stream"])
+    return HKDFExpand(hashes.SHA256(), 32, info=info).derive(seed)

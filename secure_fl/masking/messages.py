@@ -17,6 +17,7 @@ from .codec import (
     client_index,
     fixed_bytes,
     kind_of,
+    message,
     open_message,
 )
 from .crypto import BOX_OVERHEAD
@@ -69,6 +70,9 @@ class KeyAnnouncement:
     def signed(self, session: Session) -> tuple[wire.Value, ...]:
         return (session.ctx, self.client, self.seal_key, self.mask_key)
 
+    def row(self) -> list[wire.Value]:
+        return [self.client, self.seal_key, self.mask_key, self.signature]
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -78,17 +82,7 @@ class Advertise:
     announcement: KeyAnnouncement
 
     def encode(self, session: Session) -> bytes:
-        a = self.announcement
-        return wire.encode(
-            {
-                0: 1,
-                1: session.ctx,
-                2: a.client,
-                3: a.seal_key,
-                4: a.mask_key,
-                5: a.signature,
-            }
-        )
+        return message(session, 1, *self.announcement.row())
 
     @classmethod
     def decode(cls, data: bytes, session: Session) -> Advertise:
@@ -111,10 +105,7 @@ class CohortKeys:
     announcements: tuple[KeyAnnouncement, ...]
 
     def encode(self, session: Session) -> bytes:
-        rows: list[wire.Value] = [
-            [a.client, a.seal_key, a.mask_key, a.signature] for a in self.announcements
-        ]
-        return wire.encode({0: 2, 1: session.ctx, 2: rows})
+        return message(session, 2, [a.row() for a in self.announcements])
 
     @classmethod
     def decode(cls, data: bytes, session: Session) -> CohortKeys:
@@ -155,10 +146,11 @@ class SealedShare:
     self_commitment: bytes
     key_commitment: bytes
 
+    def row(self) -> list[wire.Value]:
+        return [self.to, self.box, self.self_commitment, self.key_commitment]
+
     def leaf(self) -> bytes:
-        return wire.encode(
-            [self.to, self.box, self.self_commitment, self.key_commitment]
-        )
+        return wire.encode(self.row())
 
 
 SHARES_LABEL: Final = f"{SPEC} shares"
@@ -177,20 +169,13 @@ class SealedShares:
     def root(self) -> bytes:
         return wire.merkle_root(SHARES_LABEL, [s.leaf() for s in self.shares])
 
+    def tree(self) -> tuple[bytes, list[list[bytes]]]:
+        """The root that is signed, and each row's path to it."""
+        return wire.merkle_paths(SHARES_LABEL, [s.leaf() for s in self.shares])
+
     def encode(self, session: Session) -> bytes:
-        rows: list[wire.Value] = [
-            [s.to, s.box, s.self_commitment, s.key_commitment] for s in self.shares
-        ]
-        return wire.encode(
-            {
-                0: 3,
-                1: session.ctx,
-                2: self.client,
-                3: self.commitment,
-                4: rows,
-                5: self.signature,
-            }
-        )
+        rows = [s.row() for s in self.shares]
+        return message(session, 3, self.client, self.commitment, rows, self.signature)
 
     @classmethod
     def decode(cls, data: bytes, session: Session) -> SealedShares:
@@ -254,7 +239,7 @@ class Inbox:
             ]
             for e in self.entries
         ]
-        return wire.encode({0: 4, 1: session.ctx, 2: rows})
+        return message(session, 4, rows)
 
     @classmethod
     def decode(cls, data: bytes, session: Session, *, reader: int) -> Inbox:
@@ -303,9 +288,7 @@ class Chunk:
     words: bytes = field(repr=False)
 
     def encode(self, session: Session) -> bytes:
-        return wire.encode(
-            {0: 5, 1: session.ctx, 2: self.client, 3: self.index, 4: self.words}
-        )
+        return message(session, 5, self.client, self.index, self.words)
 
     @classmethod
     def decode(cls, data: bytes, session: Session) -> Chunk:
@@ -348,17 +331,15 @@ class MaskedInput:
         )
 
     def encode(self, session: Session) -> bytes:
-        return wire.encode(
-            {
-                0: 6,
-                1: session.ctx,
-                2: self.client,
-                3: self.root,
-                4: self.dealers,
-                5: self.claim,
-                6: self.attached,
-                7: self.signature,
-            }
+        return message(
+            session,
+            6,
+            self.client,
+            self.root,
+            self.dealers,
+            self.claim,
+            self.attached,
+            self.signature,
         )
 
     @classmethod
@@ -407,15 +388,7 @@ class Statement:
         return (session.ctx, self.cohort, self.dealers, self._rows())
 
     def encode(self, session: Session) -> bytes:
-        return wire.encode(
-            {
-                0: 7,
-                1: session.ctx,
-                2: self.cohort,
-                3: self.dealers,
-                4: self._rows(),
-            }
-        )
+        return message(session, 7, self.cohort, self.dealers, self._rows())
 
     @classmethod
     def decode(cls, data: bytes, session: Session) -> Statement:
@@ -448,7 +421,7 @@ class Agreement:
     signature: bytes
 
     def encode(self, session: Session) -> bytes:
-        return wire.encode({0: 8, 1: session.ctx, 2: self.client, 3: self.signature})
+        return message(session, 8, self.client, self.signature)
 
     @classmethod
     def decode(cls, data: bytes, session: Session) -> Agreement:
@@ -470,7 +443,7 @@ class Signatures:
 
     def encode(self, session: Session) -> bytes:
         rows: list[wire.Value] = [[a.client, a.signature] for a in self.agreements]
-        return wire.encode({0: 9, 1: session.ctx, 2: rows})
+        return message(session, 9, rows)
 
     @classmethod
     def decode(cls, data: bytes, session: Session) -> Signatures:
@@ -511,15 +484,7 @@ class Reveal:
         return [[s.of, _CODES[s.kind], s.share] for s in self.shares]
 
     def encode(self, session: Session) -> bytes:
-        return wire.encode(
-            {
-                0: 10,
-                1: session.ctx,
-                2: self.client,
-                3: self.rows(),
-                4: self.signature,
-            }
-        )
+        return message(session, 10, self.client, self.rows(), self.signature)
 
     @classmethod
     def decode(cls, data: bytes, session: Session) -> Reveal:

@@ -126,6 +126,8 @@ class Session:
             raise UsageError("hashes have 32 bytes")
         if len(self.run_id) != 16:
             raise UsageError("a run id has 16 bytes")
+        if not (0 <= self.round_index < 2**63 and 0 <= self.attempt < 2**63):
+            raise UsageError("rounds and attempts are counted from 0")
         ctx = wire.digest(
             f"{SPEC} ctx",
             self.plan_hash,

@@ -7,6 +7,7 @@ Python integers are not constant-time; SECURITY.md says so.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 __all__ = ["PRIME", "element", "from_bytes", "reconstruct", "share", "to_bytes"]
@@ -47,12 +48,19 @@ def share(secret: int, coefficients: Sequence[int], xs: Sequence[int]) -> list[i
 
 def reconstruct(shares: Mapping[int, int]) -> int:
     """The secret behind {x: share}; any threshold of them will do."""
-    total = 0
-    for x, value in shares.items():
+    weights = _weights(tuple(shares))
+    return sum(w * y for w, y in zip(weights, shares.values(), strict=True)) % PRIME
+
+
+@lru_cache(maxsize=16)
+def _weights(xs: tuple[int, ...]) -> tuple[int, ...]:
+    """Lagrange's coefficients at 0: public, and the same for every dealer."""
+    out = []
+    for x in xs:
         top = bottom = 1
-        for other in shares:
+        for other in xs:
             if other != x:
                 top = top * other % PRIME
                 bottom = bottom * (other - x) % PRIME
-        total += value * top * pow(bottom, -1, PRIME)
-    return total % PRIME
+        out.append(top * pow(bottom, -1, PRIME) % PRIME)
+    return tuple(out)

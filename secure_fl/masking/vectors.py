@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chunks on their way into a sum: what has arrived of each client's vector."""
+"""Vectors on their way into one sum.
+
+What is in a sum cannot be taken out again.  So an upload under way is held aside, and
+joins the sum when its client's signed root vouches for every chunk; from then on its
+chunks are let go.  How many uploads are under way at a time is up to the engine.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,8 @@ from numpy.typing import NDArray
 
 from .. import wire
 from ..errors import FaultyClient
-from ..fixedpoint import Word, unpack, word_dtype
+from ..fixedpoint import Word, check_packed, unpack, word_dtype
+from .parallel import each
 from .session import SPEC, Session
 
 __all__ = ["ChunkTree", "Vectors"]
@@ -29,8 +35,12 @@ class ChunkTree:
     def __len__(self) -> int:
         return len(self._leaves)
 
-    def add(self, chunk: bytes) -> None:
-        self._leaves.append(wire.digest(f"{_LABEL} data", chunk))
+    @staticmethod
+    def leaf(chunk: bytes) -> bytes:
+        return wire.digest(f"{_LABEL} data", chunk)
+
+    def add(self, leaf: bytes) -> None:
+        self._leaves.append(leaf)
 
     def root(self) -> bytes:
         return wire.merkle_root(_LABEL, self._leaves)
@@ -38,48 +48,55 @@ class ChunkTree:
 
 @final
 class Vectors:
-    """Chunks per client, in order, until their signed root vouches for them."""
+    """One running sum, and beside it the chunks of the uploads under way."""
 
     def __init__(self, session: Session, clients: Iterable[int]) -> None:
         self._session = session
-        self._trees = {i: ChunkTree() for i in clients}
-        self._words: dict[int, list[NDArray[Word]]] = {i: [] for i in self._trees}
+        self._pending: dict[int, list[bytes]] = {i: [] for i in clients}
+        p = session.parameters
+        self._total = np.zeros(p.length, word_dtype(p.word_bits))
 
     def add(self, client: int, index: int, data: bytes) -> None:
         """Raises FaultyClient where it is not the next chunk, or not packed words."""
         p = self._session.parameters
-        tree = self._trees[client]
-        if index != len(tree):
+        chunks = self._pending[client]
+        if index != len(chunks):
             raise FaultyClient(
                 self._session.name(client), "a chunk is missing, late or repeated"
             )
         begin, end = p.chunk_range(index)
         try:
-            words = unpack(data, end - begin, p.word_bits)
+            check_packed(data, end - begin, p.word_bits)
         except ValueError as error:
             raise FaultyClient(self._session.name(client), str(error)) from None
-        tree.add(data)
-        self._words[client].append(words)
+        chunks.append(data)
 
-    def check(self, client: int, root: bytes) -> None:
-        """Raises FaultyClient unless all chunks are there and ``root`` is theirs."""
-        tree = self._trees[client]
-        if len(tree) != self._session.parameters.chunks:
+    def join(self, client: int, root: bytes) -> None:
+        """Add a whole vector to the sum, once.
+
+        Raises FaultyClient unless all chunks are there and ``root`` is theirs; the sum
+        is then as it was.
+        """
+        p = self._session.parameters
+        chunks = self._pending[client]
+        if len(chunks) != p.chunks:
             raise FaultyClient(self._session.name(client), "its vector is not complete")
+        tree = ChunkTree()
+        for leaf in each(lambda k: ChunkTree.leaf(chunks[k]), p.chunks):
+            tree.add(leaf)
         if tree.root() != root:
             raise FaultyClient(
                 self._session.name(client), "its chunks do not match their root"
             )
+        self._pending[client] = []
 
-    def sum(self, clients: Iterable[int]) -> NDArray[Word]:
-        """The sum mod 2^word_bits over ``clients``; every chunk is let go."""
-        p = self._session.parameters
-        dtype = word_dtype(p.word_bits)
-        total = np.zeros(p.length, dtype)
-        for client in clients:
-            for index, words in enumerate(self._words[client]):
-                begin, end = p.chunk_range(index)
-                total[begin:end] += words
-        self._words.clear()
-        total &= dtype.type(2**p.word_bits - 1)
-        return total
+        for index, data in enumerate(chunks):
+            begin, end = p.chunk_range(index)
+            words = unpack(data, end - begin, p.word_bits)
+            np.add(self._total[begin:end], words, out=self._total[begin:end])
+
+    def total(self) -> NDArray[Word]:
+        """The sum mod 2^word_bits of all that joined; uploads under way are let go."""
+        self._pending.clear()
+        self._total &= self._total.dtype.type(2**self._session.parameters.word_bits - 1)
+        return self._total

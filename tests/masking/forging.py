@@ -57,9 +57,11 @@ def deal(
     cohort = messages.cohort_hash(session, c.cohort)
     xs = [a.client + 1 for a in c.cohort.announcements]
     degree = session.parameters.threshold - 1
-    coefficients = crypto.elements(b"k" * 32, "coefficients", 2 * degree)
+    coefficients = crypto.elements(
+        b"k" * 32, "coefficients", 2 * degree, ctx=session.ctx
+    )
     # The liar keeps revealing the shares that its own state holds.
-    own = crypto.elements(c.deals[LIAR], "coefficients", 2 * degree)
+    own = crypto.elements(c.deals[LIAR], "coefficients", 2 * degree, ctx=session.ctx)
     rows = []
     for a, x in zip(c.cohort.announcements, xs, strict=True):
         mine = a.client == LIAR

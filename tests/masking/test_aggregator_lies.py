@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping
 
 import pytest
 
-from secure_fl import wire
 from secure_fl.errors import (
     FaultyAggregator,
     PlanError,
@@ -30,7 +29,6 @@ from secure_fl.masking import (
     AwaitStatement,
     CollectInputs,
     CollectShares,
-    check_omission,
     crypto,
     messages,
     shamir,
@@ -251,63 +249,23 @@ def test_a_late_clients_vector_stays_shut() -> None:
         )
         for i in range(1, 5)
     ]
-    stream = crypto.MaskStream(word_bits=p.word_bits, chunk_words=p.chunk_words)
-    chunks = [Chunk.decode(raw, session) for raw in c.said[3][late][:-1]]
     own = crypto.self_seed(c.secrets(late)[0], ctx=session.ctx)
+    on = crypto.MaskStream(word_bits=p.word_bits, plus=[*plus, own])
+    off = crypto.MaskStream(word_bits=p.word_bits, plus=[], minus=plus)
+    chunks = [Chunk.decode(raw, session) for raw in c.said[3][late][:-1]]
     for chunk in chunks:
         begin, end = p.chunk_range(chunk.index)
         words = c.vectors[late][begin:end].copy()
         # Sanity: with the self seed, too, the vector would be open.
         masked = words.copy()
-        stream.apply(masked, chunk.index, plus=[*plus, own])
+        on.apply(masked, chunk.index)
         assert masked.tobytes() == chunk.words
-        stream.apply(masked, chunk.index, plus=[], minus=plus)
+        off.apply(masked, chunk.index)
         assert masked.tobytes() != words.tobytes()
     # Nobody gives a share of its self mask after that, and it signs nothing itself.
     assert len(points[late, "self"]) < p.threshold
     with pytest.raises(FaultyAggregator, match="leaves us out"):
         states[late].on_statement(without)
-
-
-def test_check_omission_accepts_what_threshold_signed_without_us() -> None:
-    c = Consortium(make_session(5), sending=dropping({4: 3})).run(steps=4)
-    check_omission(c.session, 4, c.statement, c.signatures)
-
-
-def test_check_omission_refuses_anything_less() -> None:
-    c = Consortium(make_session(5), sending=dropping({4: 3})).run(steps=4)
-    session, statement, signatures = c.session, c.statement, c.signatures
-    with pytest.raises(FaultyAggregator, match="holds our vector"):
-        check_omission(session, 3, statement, signatures)
-    few = Signatures(signatures.agreements[:3])
-    with pytest.raises(TooFewClients):
-        check_omission(session, 4, statement, few)
-    with pytest.raises(TooFewClients):
-        check_omission(session, 4, statement, Signatures(()))
-    other = dataclasses.replace(statement, dealers=bytes(32))
-    with pytest.raises(FaultyAggregator, match="does not hold"):
-        check_omission(session, 4, other, signatures)
-    retry = dataclasses.replace(session, attempt=1)
-    with pytest.raises(FaultyAggregator, match="does not hold"):
-        check_omission(retry, 4, statement, signatures)
-    outside = Signatures((*signatures.agreements[:3], sign(c, 4, statement)))
-    with pytest.raises(FaultyAggregator, match="outside the statement"):
-        check_omission(session, 4, statement, outside)
-
-
-def test_after_an_omission_no_statement_with_the_client_finds_threshold() -> None:
-    """What check_omission rests on: both statements would need an honest double."""
-    c, states, _ = after_masking(5)
-    without = statement_without(c, 0)
-    signed = [states[i].on_statement(without)[1] for i in (1, 2, 3)]
-    proof = Signatures((*signed, sign(c, 4, without)))
-    check_omission(c.session, 0, without, proof)
-    # The aggregator keeps the vector, and asks the same clients once more.
-    with_it = [states[0].on_statement(c.statement)[1], sign(c, 4, c.statement)]
-    for i in (1, 2, 3):
-        with pytest.raises(SecureFLError):
-            states[i].on_statement(c.statement)
-    assert len(with_it) < c.session.parameters.threshold
 
 
 # -- split views of the cohort and of the dealers ------------------------------
@@ -340,9 +298,7 @@ def test_split_cohorts_do_not_meet() -> None:
     collector.add(3, colluder.on_cohort(c.cohort, random=c.deals[3])[1])
     _, inboxes = collector.close()
     honest_entry = inboxes[0].entries[1]
-    path = tuple(
-        wire.merkle_path(messages.SHARES_LABEL, [s.leaf() for s in shares[2].shares], 0)
-    )
+    path = tuple(shares[2].tree()[1][0])
     forwarded = messages.InboxEntry(
         2,
         shares[2].commitment,

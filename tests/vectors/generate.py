@@ -12,18 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .aggregator_cases import aggregator_cases
-from .client_cases import client_cases, omission_cases
+from .client_cases import client_cases
+from .form_cases import hash_cases, key_text_cases, tree_cases, wire_cases
+from .late_cases import omission_cases
 from .message_cases import fixed_point_cases, message_cases
 from .primitive_cases import (
     box_cases,
     context_cases,
-    hash_cases,
     key_cases,
-    key_text_cases,
     shamir_cases,
     stream_cases,
-    tree_cases,
-    wire_cases,
 )
 from .reference import SPEC
 from .world import Json

@@ -1,210 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Vectors of encoding, context and cryptography: one function each."""
+"""Vectors of context and cryptography: one function each."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from secure_fl.randomness import SeededInsecure
 
 from . import reference as ref
 from . import steps
-from .reference import PRIME, SPEC, Value
+from .reference import PRIME, SPEC
 from .world import LOW_ORDER, Json, World, case, context, fault, session_json
 
 REFUSED = fault("Refused")
-MALFORMED = fault("ProtocolError")
+# On edwards25519: doubled once, it is a point with y = 0.
+ORDER_8 = "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"
 
 
 def _random(name: str) -> SeededInsecure:
     return SeededInsecure(f"secure-fl/masking/1 vectors {name}".encode())
-
-
-def tagged(value: Value) -> Json:
-    """A wire value as JSON: its type is spelled out."""
-    if isinstance(value, int):
-        return {"int": str(value)}
-    if isinstance(value, bytes):
-        return {"bytes": value.hex()}
-    if isinstance(value, str):
-        return {"text": value}
-    if isinstance(value, dict):
-        return {"map": [[k, tagged(v)] for k, v in value.items()]}
-    assert isinstance(value, Sequence)
-    return {"array": [tagged(item) for item in value]}
-
-
-def _unfolding() -> str:
-    """Pairs of references, each to the pair before: 24 doublings in 200 bytes."""
-    pair = "d81c8200" + "00"
-    for number in range(24):
-        inner = f"d81d{number:02x}" if number < 24 else f"d81d18{number:02x}"
-        pair += f"d81c82{inner}{inner}"
-    return "9818" + pair
-
-
-def wire_cases() -> list[Json]:
-    good: list[tuple[str, Value]] = [
-        ("zero", 0),
-        ("the last integer of one byte", 23),
-        ("the first integer of two bytes", 24),
-        ("the largest integer", 2**64 - 1),
-        ("the smallest integer", -(2**63)),
-        ("no bytes", b""),
-        ("24 bytes: the length takes a byte of its own", bytes(range(24))),
-        ("text beyond ASCII", "Zürich"),
-        ("a map, its keys in order", {0: 1, 10: b"\x01", 23: [2, "c"]}),
-        ("arrays nested eight deep", [[[[[[[[0]]]]]]]]),
-    ]
-    bad = [
-        ("nothing", ""),
-        ("an integer in a longer form than it needs", "1817"),
-        ("a length in a longer form than it needs", "580100"),
-        ("a byte left over", "0000"),
-        ("bytes cut short", "4301"),
-        ("an array of indefinite length", "9f00ff"),
-        ("bytes of indefinite length", "5f4100ff"),
-        ("a map of indefinite length", "bf0000ff"),
-        ("keys out of order", "a201000000"),
-        ("a key twice", "a200000001"),
-        ("key 24", "a1181800"),
-        ("a negative key", "a12000"),
-        ("a text key", "a1616100"),
-        ("true", "f5"),
-        ("null", "f6"),
-        ("undefined", "f7"),
-        ("a float", "f93c00"),
-        ("a float of 64 bits", "fb3ff0000000000000"),
-        ("a tagged number", "c100"),
-        ("an integer beyond 64 bits, as a tag", "c249010000000000000000"),
-        ("a negative integer below -2^63", "3b8000000000000000"),
-        ("text that is not UTF-8", "61ff"),
-        ("arrays nested nine deep", "81" * 9 + "00"),
-        ("a shared value and a reference to it", "82d81c8100d81d00"),
-        ("shared values that would unfold to 2^24 numbers", _unfolding()),
-        ("text kept for reference, and a reference to it", "d901008263616263d81900"),
-    ]
-    out = [
-        case(why, {"bytes": ref.cbor(v).hex()}, {"value": tagged(v)}) for why, v in good
-    ]
-    return out + [case(why, {"bytes": data}, MALFORMED) for why, data in bad]
-
-
-def hash_cases() -> list[Json]:
-    random = _random("hash")
-    seed, label = random.bytes(32), f"{SPEC} example"
-    parts: list[Value] = [random.bytes(32), 7, [b"", "text"]]
-    signature = ref.sign(seed, label, *parts)
-    public = ref.ed25519_public(seed)
-
-    def signed(why: str, expect: Json, **changes: object) -> Json:
-        input_: Json = {
-            "op": "verify",
-            "public_key": public.hex(),
-            "label": label,
-            "parts": [tagged(p) for p in parts],
-            "signature": signature.hex(),
-        }
-        return case(why, {**input_, **changes}, expect)
-
-    bent = bytes([signature[0] ^ 1]) + signature[1:]
-    # The same signature with the group's order added to its second half.
-    order = 2**252 + 27742317777372353535851937790883648493
-    high = int.from_bytes(signature[32:], "little") + order
-    return [
-        case(
-            "a label and three parts",
-            {"op": "digest", "label": label, "parts": [tagged(p) for p in parts]},
-            {"digest": ref.digest(label, *parts).hex()},
-        ),
-        case(
-            "a label alone",
-            {"op": "digest", "label": label, "parts": []},
-            {"digest": ref.digest(label).hex()},
-        ),
-        signed("a signature", {"valid": True}),
-        signed("one bit of the signature is another", REFUSED, signature=bent.hex()),
-        signed(
-            "the signature's scalar is not reduced",
-            REFUSED,
-            signature=(signature[:32] + ref.le32(high)).hex(),
-        ),
-        signed("the label is another", REFUSED, label=f"{SPEC} other"),
-        signed("one part is missing", REFUSED, parts=[tagged(p) for p in parts[:2]]),
-        signed(
-            "the key is another",
-            REFUSED,
-            public_key=ref.ed25519_public(bytes(32)).hex(),
-        ),
-    ]
-
-
-def tree_cases() -> list[Json]:
-    random = _random("tree")
-    label = f"{SPEC} example"
-    out = []
-    for count, index in ((1, 0), (2, 1), (3, 2), (5, 4), (6, 3), (7, 6), (8, 5)):
-        leaves = [random.bytes(4) for _ in range(count)]
-        root = ref.tree(label, leaves)[-1][0]
-        path = ref.tree_path(label, leaves, index)
-        base: Json = {
-            "label": label,
-            "count": count,
-            "index": index,
-            "leaf": leaves[index].hex(),
-            "path": [node.hex() for node in path],
-            "root": root.hex(),
-        }
-        whole: Json = {**base, "leaves": [leaf.hex() for leaf in leaves]}
-        out.append(case(f"leaf {index} of {count}", whole, {"valid": True}))
-        if count == 5:
-            changes: list[tuple[str, Json]] = [
-                ("another leaf", {"leaf": "00000000"}),
-                ("another place", {"index": 3}),
-                ("another number of leaves", {"count": 8}),
-                ("a place beyond the leaves", {"index": 5}),
-                ("a node too many", {"path": [*(n.hex() for n in path), "00" * 32]}),
-                ("no path", {"path": []}),
-                ("another root", {"root": "00" * 32}),
-                ("another label", {"label": f"{SPEC} other"}),
-            ]
-            out += [
-                case(
-                    f"{why} than leaf 4 of 5" if "another" in why else why,
-                    {**base, **change},
-                    REFUSED,
-                )
-                for why, change in changes
-            ]
-    return out
-
-
-def key_text_cases() -> list[Json]:
-    public = ref.ed25519_public(_random("key text").bytes(32))
-    text = ref.key_text(public)
-    swapped = text[:20] + text[21] + text[20] + text[22:]
-    refused = fault("UsageError")
-    bad = [
-        ("no prefix", text.removeprefix("sfl1")),
-        ("another version's prefix", "sfl2" + text[4:]),
-        ("upper case", "sfl1" + text[4:].upper()),
-        ("two letters swapped", swapped),
-        ("one letter short", text[:-1]),
-        ("one letter long", text + "a"),
-        ("a digit that base32 does not have", text[:-1] + "1"),
-        ("padding", text + "========"),
-        ("a space at the end", text + " "),
-        (
-            "a letter whose upper case is ASCII",
-            "sfl1" + text[4:].replace("i", "\u0131", 1),
-        ),
-    ]
-    good = [
-        case("a public key", {"text": text}, {"public_key": public.hex()}),
-        case("zeros", {"text": ref.key_text(bytes(32))}, {"public_key": "00" * 32}),
-    ]
-    return good + [case(why, {"text": value}, refused) for why, value in bad]
 
 
 def context_cases() -> list[Json]:
@@ -217,10 +31,14 @@ def context_cases() -> list[Json]:
     def good(why: str, c: ref.Context) -> Json:
         return case(why, {"session": session_json(c)}, {"ctx": c.ctx.hex()})
 
-    def bad(why: str, error: str, change: Json, numbers: Json | None = None) -> Json:
-        changed = {**parameters, **(numbers or {})}
-        input_: Json = {"session": {**session, "parameters": changed, **change}}
-        return case(why, input_, fault(error))
+    def unsafe(check: str, why: str, **numbers: int) -> Json:
+        changed = {**parameters, **numbers}
+        input_: Json = {"session": {**session, "parameters": changed}}
+        return case(why, input_, fault("PlanError"), check)
+
+    def bad(check: str, why: str, **change: object) -> Json:
+        input_: Json = {"session": {**session, **change}}
+        return case(why, input_, fault("UsageError"), check)
 
     roster = session["roster"]
     assert isinstance(roster, list)
@@ -232,49 +50,57 @@ def context_cases() -> list[Json]:
         good("a higher threshold", replace(c, threshold=4)),
         good("another name in the roster", replace(c, names=("a", "b", "c", "é"))),
         good("six clients", six),
-        bad("a threshold of half the clients", "PlanError", {}, {"threshold": 2}),
-        bad("a threshold above the clients", "PlanError", {}, {"threshold": 5}),
-        bad(
+        unsafe("P12", "a threshold of half the clients", threshold=2),
+        unsafe("P13", "a threshold above the clients", threshold=5),
+        unsafe(
+            "P12",
             "a threshold too low for two colluders of four",
-            "PlanError",
-            {},
-            {"max_colluding": 2, "min_clients": 4, "threshold": 3},
+            max_colluding=2,
+            min_clients=4,
+            threshold=3,
         ),
+        unsafe("P14", "fewer clients in the sum than two honest ones", min_clients=2),
+        unsafe("P15", "more clients in the sum than there are", min_clients=5),
+        unsafe("P9", "words of 65 bits", word_bits=65),
+        unsafe("P8", "words of 7 bits", word_bits=7),
+        unsafe("P7", "an empty vector", length=0),
+        unsafe("P10", "empty chunks", chunk_words=0),
+        unsafe("P11", "fewer than no colluders", max_colluding=-1),
+        bad("P6", "a roster of three for four clients", roster=roster[:3]),
         bad(
-            "fewer clients in the sum than two honest ones",
-            "PlanError",
-            {},
-            {"min_clients": 2},
-        ),
-        bad(
-            "more clients in the sum than there are",
-            "PlanError",
-            {},
-            {"min_clients": 5},
-        ),
-        bad("words of 65 bits", "PlanError", {}, {"word_bits": 65}),
-        bad("words of 7 bits", "PlanError", {}, {"word_bits": 7}),
-        bad("an empty vector", "PlanError", {}, {"length": 0}),
-        bad("empty chunks", "PlanError", {}, {"chunk_words": 0}),
-        bad("a roster of three for four clients", "UsageError", {"roster": roster[:3]}),
-        bad(
+            "P5",
             "one key twice in the roster",
-            "UsageError",
-            {"roster": [*roster[:3], ["bank-d", roster[0][1]]]},
+            roster=[*roster[:3], ["bank-d", roster[0][1]]],
         ),
         bad(
+            "P4",
             "one name twice in the roster",
-            "UsageError",
-            {"roster": [*roster[:3], ["bank-a", roster[3][1]]]},
+            roster=[*roster[:3], ["bank-a", roster[3][1]]],
         ),
-        bad("a plan hash of 31 bytes", "UsageError", {"plan_hash": "00" * 31}),
-        bad("a run id of 32 bytes", "UsageError", {"run_id": "00" * 32}),
+        bad("P1", "a plan hash of 31 bytes", plan_hash="00" * 31),
+        bad("P2", "a model hash of 31 bytes", model_hash="00" * 31),
+        bad("P3", "a run id of 32 bytes", run_id="00" * 32),
+        bad("P25", "a round before the first", round=-1),
+        bad("P26", "an attempt before the first", attempt=-1),
+        *(
+            bad(check, f"in the roster {why}", roster=[*roster[:3], ["bank-d", key]])
+            for check, why, key in (
+                ("P27", "a key of 31 bytes", "00" * 31),
+                ("P28", "a key that is p + 3", ref.le32(PRIME + 3).hex()),
+                ("P28", "a key that is no point", ref.le32(2).hex()),
+                ("P28", "the neutral point", ref.le32(1).hex()),
+                ("P28", "a point of order 2", ref.le32(PRIME - 1).hex()),
+                ("P28", "a point of order 4", ref.le32(0).hex()),
+                ("P28", "a point of order 8", ORDER_8),
+                ("P28", "a point of order 8, negative", ORDER_8[:62] + "85"),
+            )
+        ),
     ]
 
 
 def shamir_cases() -> list[Json]:
     random = _random("shamir")
-    numbers = ref.elements(random.bytes(32), "example", 4)
+    numbers = ref.elements(bytes(32), random.bytes(32), "example", 4)
     out = []
     for why, secret, coefficients, xs in (
         ("three of five", numbers[0], numbers[1:3], [1, 2, 3, 4, 5]),
@@ -322,15 +148,16 @@ def shamir_cases() -> list[Json]:
             {"element": ref.le32(PRIME - 1).hex()},
         )
     )
-    for why, data in (
-        ("the prime itself", ref.le32(PRIME)),
-        ("one more than the prime", ref.le32(PRIME + 1)),
-        ("all bits set", b"\xff" * 32),
-        ("31 bytes", bytes(31)),
-        ("33 bytes", bytes(33)),
-        ("nothing", b""),
+    for check, why, data in (
+        ("E27", "the prime itself", ref.le32(PRIME)),
+        ("E27", "one more than the prime", ref.le32(PRIME + 1)),
+        ("E27", "all bits set", b"\xff" * 32),
+        ("E26", "31 bytes", bytes(31)),
+        ("E26", "33 bytes", bytes(33)),
+        ("E26", "nothing", b""),
     ):
-        out.append(case(why, {"op": "parse", "bytes": data.hex()}, REFUSED))
+        parse: Json = {"op": "parse", "bytes": data.hex()}
+        out.append(case(why, parse, REFUSED, check))
     return out
 
 
@@ -391,24 +218,34 @@ def key_cases() -> list[Json]:
         ),
         case(
             "from 32 random bytes to the coefficients of step 2",
-            {"op": "coefficients", "random": a.random_2.hex(), "count": 2 * degree},
+            {
+                "op": "coefficients",
+                "ctx": ctx,
+                "random": a.random_2.hex(),
+                "count": 2 * degree,
+            },
             {"coefficients": [ref.le32(v).hex() for v in (*a.for_self, *a.for_key)]},
         ),
         case("the seed that bank-a computes", pair(a, d), seed(a, d)),
         case("the same seed, computed by bank-d", pair(d, a), seed(a, d)),
-        case(
-            "a public key whose top bit is set is the same point",
-            {
-                **pair(a, b),
-                "public_key": (b.mask_key[:31] + bytes([b.mask_key[31] | 128])).hex(),
-            },
-            seed(a, b),
+        *(
+            case(
+                f"a public key in another form: {why}",
+                {**pair(a, b), "public_key": ref.le32(number).hex()},
+                REFUSED,
+                "E48",
+            )
+            for why, number in (
+                ("its top bit is set", int.from_bytes(b.mask_key, "little") | 1 << 255),
+                ("p + 9, the base point", PRIME + 9),
+            )
         ),
         *(
             case(
                 f"a public key of low order: {why}",
                 {**pair(a, d), "public_key": key.hex()},
                 REFUSED,
+                "E28" if int.from_bytes(key, "little") < PRIME else "E48",
             )
             for why, key in low
         ),
@@ -470,10 +307,30 @@ def box_cases() -> list[Json]:
             "another encapsulated key",
             {"box": (ref.x25519_public(cohort) + box[32:]).hex()},
         ),
-        ("an encapsulated key of low order", {"box": (LOW_ORDER + box[32:]).hex()}),
         ("cut short", {"box": box[:-1].hex()}),
         ("shorter than its overhead", {"box": box[:47].hex()}),
         ("empty", {"box": ""}),
     ]
     good = case("a box from client 0 to client 2", base, {"plain": plain.hex()})
-    return [good, *(case(why, {**base, **c}, REFUSED) for why, c in bad)]
+    # Anybody can make the second box: its shared secret is known to all.
+    fits = ref.seal_under(bytes(32), plain, ref.x25519_public(key), info, LOW_ORDER)
+    low = [
+        ("an encapsulated key of low order", LOW_ORDER + box[32:]),
+        ("an encapsulated key of low order, and a ciphertext that fits it", fits),
+    ]
+    # Its dealer used this form of the key in the key schedule, too.
+    enc = ref.x25519_public(ephemeral)
+    enc = enc[:31] + bytes([enc[31] | 128])
+    dh = ref.x25519(ephemeral, ref.x25519_public(key))
+    other = ref.seal_under(dh, plain, ref.x25519_public(key), info, enc)
+    return [
+        good,
+        case(
+            "an encapsulated key in another form, and a ciphertext that fits it",
+            {**base, "box": other.hex()},
+            REFUSED,
+            "E48",
+        ),
+        *(case(why, {**base, **c}, REFUSED, "E29") for why, c in bad),
+        *(case(why, {**base, "box": b.hex()}, REFUSED, "E30") for why, b in low),
+    ]

@@ -202,17 +202,15 @@ def derive(ctx: bytes, secret: bytes, label: str, *parts: Value) -> bytes:
     return expand(extract(ctx, secret), cbor([f"{SPEC} {label}", *parts]))
 
 
-def aes_ctr(key: bytes, size: int) -> bytes:
+def aes_ctr(key: bytes, size: int, counter: bytes = bytes(16)) -> bytes:
     return (
-        Cipher(algorithms.AES(key), modes.CTR(bytes(16)))
-        .encryptor()
-        .update(bytes(size))
+        Cipher(algorithms.AES(key), modes.CTR(counter)).encryptor().update(bytes(size))
     )
 
 
-def elements(random: bytes, label: str, count: int) -> list[int]:
+def elements(ctx: bytes, random: bytes, label: str, count: int) -> list[int]:
     """SPEC 4.1."""
-    stream = aes_ctr(expand(random, cbor([f"{SPEC} {label}"])), 48 * count)
+    stream = aes_ctr(derive(ctx, random, label), 48 * count)
     return [
         int.from_bytes(stream[48 * i : 48 * i + 48], "little") % PRIME
         for i in range(count)
@@ -241,8 +239,8 @@ def polynomial(secret: int, coefficients: Sequence[int], x: int) -> int:
 def keystream(seed: bytes, chunk: int, count: int, bits: int) -> list[int]:
     """SPEC 4.4."""
     size = next(size for size in (1, 2, 4, 8) if bits <= 8 * size)
-    key = expand(seed, cbor([f"{SPEC} stream", chunk]))
-    stream = aes_ctr(key, size * count)
+    key = expand(seed, cbor([f"{SPEC} stream"]))
+    stream = aes_ctr(key, size * count, chunk.to_bytes(8, "big") + bytes(8))
     return [
         int.from_bytes(stream[size * i : size * i + size], "little") % 2**bits
         for i in range(count)
@@ -250,14 +248,18 @@ def keystream(seed: bytes, chunk: int, count: int, bits: int) -> list[int]:
 
 
 def seal(plain: bytes, to: bytes, info: bytes, ephemeral: bytes) -> bytes:
-    """SPEC 4.5: HPKE base mode, single shot, written out from RFC 9180."""
+    """SPEC 4.5: HPKE base mode, single shot, with a given ephemeral key."""
+    return seal_under(x25519(ephemeral, to), plain, to, info, x25519_public(ephemeral))
+
+
+def seal_under(dh: bytes, plain: bytes, to: bytes, info: bytes, enc: bytes) -> bytes:
+    """RFC 9180 from the result of X25519 on, written out."""
 
     def labeled(suite: bytes, label: bytes) -> bytes:
         return b"HPKE-v1" + suite + label
 
     kem, suite = b"KEM\x00\x20", b"HPKE\x00\x20\x00\x01\x00\x03"
-    enc = x25519_public(ephemeral)
-    prk = extract(b"", labeled(kem, b"eae_prk") + x25519(ephemeral, to))
+    prk = extract(b"", labeled(kem, b"eae_prk") + dh)
     shared = expand(prk, b"\x00\x20" + labeled(kem, b"shared_secret") + enc + to)
     context = (
         b"\x00"

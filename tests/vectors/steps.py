@@ -41,14 +41,14 @@ class Party:
 
     def __post_init__(self) -> None:
         ctx = self.c.ctx
-        self.beta, self.z = elements(self.random_1, "secrets", 2)
+        self.beta, self.z = elements(ctx, self.random_1, "secrets", 2)
         self.seal_seed = derive(ctx, self.random_1, "seal key")
         self.mask_seed = derive(ctx, le32(self.z), "mask key")
         self.seal_key = x25519_public(self.seal_seed)
         self.mask_key = x25519_public(self.mask_seed)
         self.self_seed = derive(ctx, le32(self.beta), "self mask")
         degree = self.c.threshold - 1
-        coefficients = elements(self.random_2, "coefficients", 2 * degree)
+        coefficients = elements(ctx, self.random_2, "coefficients", 2 * degree)
         self.for_self, self.for_key = coefficients[:degree], coefficients[degree:]
 
     def sign(self, label: str, *parts: Value) -> bytes:

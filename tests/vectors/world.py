@@ -18,10 +18,15 @@ Json = dict[str, object]
 
 # A point of low order: X25519 with it gives zero whatever the private key.
 LOW_ORDER = bytes(32)
+# The base point of X25519, plus p: below 2^255, and not its one form.
+OTHER_FORM = (2**255 - 19 + 9).to_bytes(32, "little")
 
 
-def case(description: str, input_: Json, expect: Json) -> Json:
-    return {"description": description, "input": input_, "expect": expect}
+def case(description: str, input_: Json, expect: Json, check: str = "") -> Json:
+    """One case; ``check`` is the id in SPEC of the one check that it breaks."""
+    assert bool(check) == ("error" in expect), description
+    named: Json = {"check": check} if check else {}
+    return {"description": description, **named, "input": input_, "expect": expect}
 
 
 def fault(error: str, culprit: str = "") -> Json:
@@ -58,6 +63,7 @@ def context(
     length: int,
     word_bits: int,
     chunk_words: int,
+    min_clients: int = 3,
 ) -> Context:
     return Context(
         seeds=tuple(random.bytes(32) for _ in range(clients)),
@@ -71,7 +77,7 @@ def context(
         word_bits=word_bits,
         chunk_words=chunk_words,
         threshold=(clients + 1) // 2 + 1,
-        min_clients=3,
+        min_clients=min_clients,
         max_colluding=1,
     )
 
@@ -92,6 +98,7 @@ class World:
         length: int = 5,
         word_bits: int = 20,
         chunk_words: int = 3,
+        min_clients: int = 3,
         advertised: Sequence[int] | None = None,
         dealt: Sequence[int] | None = None,
         survived: Sequence[int] | None = None,
@@ -104,6 +111,7 @@ class World:
             length=length,
             word_bits=word_bits,
             chunk_words=chunk_words,
+            min_clients=min_clients,
         )
         everyone = [
             Party(self.c, i, random.bytes(32), random.bytes(32)) for i in range(clients)
@@ -186,6 +194,7 @@ class World:
         signatures: bytes | None = None,
         stop: str = "",
         expect: Json | None = None,
+        check: str = "",
     ) -> Json:
         """The client's way up to ``stop``; given bytes replace the honest message.
 
@@ -244,7 +253,7 @@ class World:
             "identity": c.seeds[me].hex(),
             "operations": ops,
         }
-        return case(description, input_, expect or {"sent": sent})
+        return case(description, input_, expect or {"sent": sent}, check)
 
     # -- operations of the aggregator ---------------------------------------------
 
@@ -305,10 +314,10 @@ class World:
         }
 
     def aggregator_case(
-        self, description: str, ops: Sequence[Json], expect: Json
+        self, description: str, ops: Sequence[Json], expect: Json, check: str = ""
     ) -> Json:
         input_: Json = {"session": session_json(self.c), "operations": list(ops)}
-        return case(description, input_, expect)
+        return case(description, input_, expect, check)
 
 
 def add(sender: int, message: bytes, *, refused: Json | None = None) -> Json:

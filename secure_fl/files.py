@@ -11,10 +11,10 @@ from pathlib import Path
 
 from .errors import EngineError
 
-__all__ = ["create_once", "write_durably"]
+__all__ = ["create_once", "sync_folder", "write_durably"]
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """A new name is durable only once its folder is."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -36,7 +36,7 @@ def create_once(path: Path, fill: Callable[[Path], None]) -> None:
         fill(Path(name))
         with contextlib.suppress(FileExistsError):
             os.link(name, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         os.unlink(name)
 
@@ -60,7 +60,7 @@ def write_durably(path: Path, data: bytes) -> None:
             with contextlib.suppress(OSError):
                 os.unlink(name)
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise EngineError(
             f"cannot write {path}: {error.strerror}",

@@ -3,42 +3,62 @@
 
 A port with two implementations.  ``begin`` records a context before its first message
 leaves, and refuses it for ever after: a restarted process cannot answer one context
-twice.  A parked state goes in once and comes out once, in one transaction, so that it
-is gone before anything derived from it is sent.
+twice.  ``advance`` moves a parked state on: out, through a step, and what the step left
+back in, as one transaction.  A process that dies before the commit has changed nothing,
+and nothing has left; one that dies after it finds the new state.  Caller sends what a
+step made only after ``advance`` has returned.
 
-On disk the parked bytes are encrypted under a key in a file of its own, which must be
-kept out of backups: a restored store then answers nothing.
+On disk the parked bytes are encrypted under a key in a file of its own, the *anchor*,
+which must be kept out of backups.  It also counts the transactions: a database that
+has seen fewer was restored from an older copy, and a store whose anchor is missing
+cannot tell.  Either answers nothing any more, since it may have forgotten what was
+begun and what was answered.  Both files put back together (a snapshot of the whole
+machine) look like no restore at all: nothing here can tell.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol, final
+from typing import Final, NoReturn, Protocol, final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from .errors import EngineError, UsageError
-from .files import create_once
+from .files import create_once, sync_folder
 from .randomness import RandomSource
 
 __all__ = ["DiskKeystore", "Keystore", "MemoryKeystore"]
 
+Step = Callable[[bytes], bytes | None]
+
 
 class Keystore(Protocol):
-    """The port.  Every method is one durable transaction."""
+    """The port.  Every method is one durable transaction.
+
+    A step may use the keystore it runs in, but for the state it holds: that is then
+    part of the same transaction.
+    """
 
     def begin(self, ctx: bytes) -> None:
         """Record that ``ctx`` was started.  Raises UsageError if it was before."""
 
-    def park(self, ctx: bytes, state: bytes) -> None:
-        """Keep a parked state.  Raises UsageError if one is kept for ``ctx``."""
+    def park(self, key: bytes, state: bytes) -> None:
+        """Keep a first state.  Raises UsageError if one is kept under ``key``."""
 
-    def take(self, ctx: bytes) -> bytes:
-        """Take the parked state out, once.  Raises UsageError where there is none."""
+    def advance(self, key: bytes, step: Step) -> None:
+        """Run ``step`` on the parked state; what it returns is parked in its place.
+
+        None leaves nothing parked.  Spend first, check second: an Exception of the
+        step passes on, and the state is gone.  (KeyboardInterrupt and its like are no
+        Exception: they end the process, as a crash would.)  Raises UsageError where
+        no state is parked.
+        """
 
 
 def _begun() -> UsageError:
@@ -50,13 +70,13 @@ def _begun() -> UsageError:
 
 def _none() -> UsageError:
     return UsageError(
-        "no state is parked for this context",
-        hint="it was taken before, or lost: the client is a dropout of this attempt",
+        "no state is parked here",
+        hint="it was spent before, or lost: the client is a dropout of this attempt",
     )
 
 
 def _twice() -> UsageError:
-    return UsageError("a state is parked for this context already")
+    return UsageError("a state is parked here already")
 
 
 @final
@@ -64,119 +84,240 @@ class MemoryKeystore:
     """For parties that live in one process from start to end."""
 
     def __init__(self) -> None:
+        self._lock = threading.RLock()
         self._begun: set[bytes] = set()
         self._parked: dict[bytes, bytes] = {}
 
     def begin(self, ctx: bytes) -> None:
-        if ctx in self._begun:
-            raise _begun()
-        self._begun.add(ctx)
+        with self._lock:
+            if ctx in self._begun:
+                raise _begun()
+            self._begun.add(ctx)
 
-    def park(self, ctx: bytes, state: bytes) -> None:
-        if ctx in self._parked:
-            raise _twice()
-        self._parked[ctx] = state
+    def park(self, key: bytes, state: bytes) -> None:
+        with self._lock:
+            if key in self._parked:
+                raise _twice()
+            self._parked[key] = state
 
-    def take(self, ctx: bytes) -> bytes:
-        try:
-            return self._parked.pop(ctx)
-        except KeyError:
-            raise _none() from None
+    def advance(self, key: bytes, step: Step) -> None:
+        with self._lock:
+            if key not in self._parked:
+                raise _none()
+            # Out of the dictionary first: a step that comes back for it finds nothing.
+            after = step(self._parked.pop(key))
+            if after is not None:
+                self._parked[key] = after
 
     def __repr__(self) -> str:
         return "<MemoryKeystore>"
 
 
-_SCHEMA = """
+_SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS begun (ctx BLOB PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS parked (ctx BLOB PRIMARY KEY, state BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS parked (key BLOB PRIMARY KEY, state BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS writes (id INTEGER PRIMARY KEY, count INTEGER NOT NULL);
 """
+_KEY_BYTES: Final = 32
+_COUNT_BYTES: Final = 8
 
 
 @final
 class DiskKeystore:
-    """One SQLite file, and beside it (or elsewhere) the key of what is parked in it."""
+    """One SQLite file, and beside it (or elsewhere) its anchor: see above."""
 
     def __init__(self, path: Path, *, key_path: Path, random: RandomSource) -> None:
-        """Open or create.  Raises EngineError where the disk does not let us."""
+        """Open or create.
+
+        Raises EngineError where the disk does not let us, and UsageError for a store
+        that was restored.
+        """
         self._random = random
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._stepping: set[bytes] = set()
+        self._open = False
+        self._anchor = key_path
         try:
-            key = _key(key_path, random)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             self._db = sqlite3.connect(
                 path, timeout=10, isolation_level=None, check_same_thread=False
             )
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.execute("PRAGMA secure_delete=ON")
-            self._db.executescript(_SCHEMA)
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=FULL")
+                self._db.execute("PRAGMA secure_delete=ON")
+                self._db.executescript(_SCHEMA)
+                if not self._count() and not key_path.exists():
+                    _create(key_path, random.bytes(_KEY_BYTES))
+                self._box = AESGCM(self._read_anchor()[0])
+                self._settle()
+            except BaseException:
+                self._db.close()
+                raise
         except (OSError, sqlite3.Error) as error:
             raise EngineError(f"cannot open the keystore {path}: {error}") from None
-        self._box = AESGCM(key)
 
     def begin(self, ctx: bytes) -> None:
-        try:
-            self._run("INSERT INTO begun VALUES (?)", (ctx,))
-        except sqlite3.IntegrityError:
-            raise _begun() from None
+        with self._transaction():
+            if not self._run("INSERT OR IGNORE INTO begun VALUES (?)", ctx).rowcount:
+                raise _begun()
 
-    def park(self, ctx: bytes, state: bytes) -> None:
-        nonce = self._random.bytes(12)
-        sealed = nonce + self._box.encrypt(nonce, state, ctx)
-        try:
-            self._run("INSERT INTO parked VALUES (?, ?)", (ctx, sealed))
-        except sqlite3.IntegrityError:
-            raise _twice() from None
+    def park(self, key: bytes, state: bytes) -> None:
+        with self._transaction():
+            sql = "INSERT OR IGNORE INTO parked VALUES (?, ?)"
+            if not self._run(sql, key, self._seal(key, state)).rowcount:
+                raise _twice()
 
-    def take(self, ctx: bytes) -> bytes:
-        rows = self._run("DELETE FROM parked WHERE ctx = ? RETURNING state", (ctx,))
-        if not rows:
-            raise _none()
-        sealed: bytes = rows[0][0]
-        try:
-            return self._box.decrypt(sealed[:12], sealed[12:], ctx)
-        except InvalidTag:
-            raise UsageError(
-                "the parked state does not open under this key",
-                hint="a keystore restored from a backup answers nothing; it is a "
-                "dropout of this attempt",
-            ) from None
+    def advance(self, key: bytes, step: Step) -> None:
+        failure: Exception | None = None
+        with self._transaction():
+            row = self._run("SELECT state FROM parked WHERE key = ?", key).fetchone()
+            if row is None or key in self._stepping:
+                raise _none()
+            self._stepping.add(key)
+            before, after = b"", None
+            try:
+                before = self._unseal(key, row[0])
+                after = step(before)
+            except Exception as error:  # whatever it is: the state is spent
+                failure = error
+            finally:
+                self._stepping.remove(key)
+            if after is None:
+                self._run("DELETE FROM parked WHERE key = ?", key)
+            elif after != before:
+                sql = "UPDATE parked SET state = ? WHERE key = ?"
+                self._run(sql, self._seal(key, after), key)
+        if failure is not None:
+            raise failure
 
     def close(self) -> None:
         with self._lock:
             self._db.close()
 
-    def _run(self, sql: str, values: tuple[bytes, ...]) -> list[tuple[bytes, ...]]:
+    def _seal(self, key: bytes, state: bytes) -> bytes:
+        nonce = self._random.bytes(12)
+        return nonce + self._box.encrypt(nonce, state, key)
+
+    def _unseal(self, key: bytes, sealed: bytes) -> bytes:
+        try:
+            return self._box.decrypt(sealed[:12], sealed[12:], key)
+        except (InvalidTag, ValueError):
+            raise UsageError(
+                "the parked state does not open under this key",
+                hint="the store was damaged; the client is a dropout of this attempt",
+            ) from None
+
+    # -- transactions --------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All of the block, durable when it is left, or nothing of it.
+
+        Within a step's transaction: a part of that one.
+        """
         with self._lock:
+            if self._open:
+                yield
+                return
             try:
-                # Without an explicit transaction each statement is one, and durable.
-                return self._db.execute(sql, values).fetchall()
-            except sqlite3.IntegrityError:
-                raise
-            except sqlite3.Error as error:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._open = True
+                try:
+                    count = self._check()
+                    changes = self._db.total_changes
+                    yield
+                    if self._db.total_changes == changes:
+                        return
+                    sql = "INSERT OR REPLACE INTO writes VALUES (0, ?)"
+                    self._run(sql, count + 1)
+                    self._db.execute("COMMIT")
+                finally:
+                    self._open = False
+                    if self._db.in_transaction:
+                        self._db.execute("ROLLBACK")
+                self._settle()
+            except (OSError, sqlite3.Error) as error:
                 raise EngineError(f"the keystore failed: {error}") from None
+
+    def _run(self, sql: str, *values: bytes | int) -> sqlite3.Cursor:
+        # SQLite itself rolls back where the disk is full; no half goes in after that.
+        if not self._db.in_transaction:
+            raise EngineError("the keystore failed: its transaction was lost")
+        try:
+            return self._db.execute(sql, values)
+        except sqlite3.Error as error:
+            raise EngineError(f"the keystore failed: {error}") from None
+
+    # -- the anchor ----------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Bring the anchor up to the database, under the database's lock.
+
+        So it only ever grows, however many processes there are; and it is behind by
+        at most one, after a crash before anything of that transaction had left.
+        """
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self._check()
+        finally:
+            self._db.execute("ROLLBACK")
+
+    def _check(self) -> int:
+        """The transactions so far.  Raises UsageError in a store that was restored."""
+        key, anchored = self._read_anchor()
+        count = self._count()
+        if count < anchored:
+            _refuse("is older than its anchor: it was restored from a copy")
+        if count > anchored + 1:
+            _refuse("is newer than its anchor: that was restored from a copy")
+        if count == anchored + 1:
+            _replace(self._anchor, key + count.to_bytes(_COUNT_BYTES, "big"))
+        return count
+
+    def _count(self) -> int:
+        row: tuple[int] | None = self._db.execute("SELECT count FROM writes").fetchone()
+        return row[0] if row else 0
+
+    def _read_anchor(self) -> tuple[bytes, int]:
+        try:
+            data = self._anchor.read_bytes()
+        except FileNotFoundError:
+            _refuse("has lost its anchor, the key file")
+        if len(data) != _KEY_BYTES + _COUNT_BYTES:
+            _refuse(f"has no anchor: {self._anchor} is not a keystore's key file")
+        return data[:_KEY_BYTES], int.from_bytes(data[_KEY_BYTES:], "big")
 
     def __repr__(self) -> str:
         return "<DiskKeystore>"
 
 
-def _fill(path: Path, key: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(key)
+def _refuse(why: str) -> NoReturn:
+    raise UsageError(
+        f"the keystore {why}",
+        hint="it answers nothing any more: join a new run with a new keystore",
+    )
+
+
+def _create(path: Path, key: bytes) -> None:
+    """A first anchor, whole at once; or another process has made one."""
+    create_once(path, lambda new: _write(new, key + bytes(_COUNT_BYTES)))
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write beside, sync, rename: one of both is there, whole, whatever crashes.
+
+    Caller holds the database's lock, so that the name beside it is ours alone.
+    """
+    beside = path.with_name(f"{path.name}.new")
+    _write(beside, data)
+    os.replace(beside, path)
+    sync_folder(path.parent)
+
+
+def _write(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _key(path: Path, random: RandomSource) -> bytes:
-    """The key in ``path``, made whole at once where there is none."""
-    if not path.exists():
-        create_once(path, lambda new: _fill(new, random.bytes(32)))
-    key = path.read_bytes()
-    if len(key) != 32:
-        raise UsageError(
-            f"{path} is not a keystore's key",
-            hint="delete the key file alone: parked states are then void, and what was "
-            "begun stays begun",
-        )
-    return key

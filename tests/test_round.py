@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A participant among liars: the retry rule, the plan's limits, and what it signs."""
+"""A participant among liars: the retry rule, the plan's limits, and what it signs.
+
+The same for one that stays in its process and for one that lives in a keystore.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from secure_fl import wire
 from secure_fl.errors import (
     EngineError,
     FaultyAggregator,
@@ -21,9 +27,9 @@ from secure_fl.identity import Identity, key_to_text
 from secure_fl.keystore import MemoryKeystore
 from secure_fl.masking import messages
 from secure_fl.plan import Plan
-from secure_fl.privacy import Ledger, private_update, unprotected
+from secure_fl.privacy import Ledger, Reservation, private_update, unprotected
 from secure_fl.randomness import SystemRandom
-from secure_fl.round import Aggregation, Participant, log_form
+from secure_fl.round import Aggregation, ParkedParticipant, Participant, log_form
 from secure_fl.transcript import Transcript, check_signature
 
 from .engines.support import NAMES, plan_text, start
@@ -35,8 +41,9 @@ MODEL = start()
 class World:
     """Four clients and an aggregator that the test plays by hand."""
 
-    def __init__(self, folder: Path, *, rounds: int = 3) -> None:
-        source = Plan(plan_text(rounds=rounds, epsilon=50.0).encode())
+    def __init__(self, folder: Path, *, parked: bool) -> None:
+        source = Plan(plan_text(rounds=3, epsilon=50.0).encode())
+        self.parked = parked
         self.identities = {n: Identity.new(n, random=RANDOM) for n in NAMES}
         aggregator = Identity.new("aggregator", random=RANDOM)
         self.plan = source.completed(
@@ -52,8 +59,22 @@ class World:
         }
         self.participants = {n: self.participant(n) for n in NAMES}
 
-    def participant(self, name: str) -> Participant:
-        """A new process of this client, over the ledger it has."""
+    def participant(self, name: str) -> Participant | ParkedParticipant:
+        """A new process of this client that has its ledger, and nothing else."""
+        if not self.parked:
+            return self.resident(name)
+        parked = ParkedParticipant(
+            self.plan,
+            self.identities[name],
+            ledger=self.ledgers[name],
+            keystore=MemoryKeystore(),
+            random=RANDOM,
+            now=lambda: 1_700_000_000,
+        )
+        parked.join(log_head=self.log.head)
+        return parked
+
+    def resident(self, name: str) -> Participant:
         return Participant(
             self.plan,
             self.identities[name],
@@ -93,12 +114,21 @@ class World:
         return dict(a.outgoing)
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
+def opened(folder: Path, *, parked: bool) -> Iterator[World]:
+    made = World(folder, parked=parked)
     yield made
     for ledger in made.ledgers.values():
         ledger.close()
+
+
+@pytest.fixture(params=[False, True], ids=["resident", "parked"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    yield from opened(tmp_path, parked=request.param)
+
+
+@pytest.fixture
+def resident_world(tmp_path: Path) -> Iterator[World]:
+    yield from opened(tmp_path, parked=False)
 
 
 def test_nothing_is_spent_before_the_inbox_is_checked(world: World) -> None:
@@ -248,3 +278,70 @@ def test_a_message_of_this_attempt_may_not(world: World) -> None:
     world.log.append("failure", {0: 0, 1: 0, 2: "nothing happened", 3: ""})
     with pytest.raises(FaultyAggregator, match="as we sent them"):
         participant.countersign(world.log.entries, world.log.entries[-1])
+
+
+# -- what is parked -----------------------------------------------------------------
+
+
+def test_what_another_version_parked_is_refused(resident_world: World) -> None:
+    world = resident_world
+    participant = world.resident("clinic-a")
+    parked = participant.park()
+    values = wire.decode(parked)
+    assert isinstance(values, list)
+    again = world.resident("clinic-a")
+    again.unpark(parked, no_values)
+    assert again.park() == parked
+    for other in (["secure-fl/participant/2", *values[1:]], values[:-1], 7):
+        with pytest.raises(UsageError, match="another version") as caught:
+            world.resident("clinic-a").unpark(wire.encode(other), no_values)
+        assert caught.value.hint
+
+
+def test_a_ledger_that_forgot_the_charge_is_not_gone_on_with(
+    resident_world: World, tmp_path: Path
+) -> None:
+    world = resident_world
+    participant = world.resident("clinic-a")
+    participant.open(0, 0, MODEL)
+    vector = np.full(MODEL.size, 0.5)
+    participant.offer(private_update(vector, participant.reserve()))
+    parked = participant.park()
+    world.ledgers["clinic-a"].close()
+    world.ledgers["clinic-a"] = Ledger(tmp_path / "older.sqlite", client="clinic-a")
+    with pytest.raises(UsageError, match="does not hold this client's reservation"):
+        world.resident("clinic-a").unpark(parked, no_values)
+
+
+def test_what_left_stays_spent_whatever_the_ledger_says(
+    resident_world: World, tmp_path: Path
+) -> None:
+    """The ledger is put back to a copy from before the update left."""
+    world = resident_world
+    a = world.aggregation(0, 0)
+    inboxes = world.up_to_inboxes(a, (0, 0))
+    world.offer("clinic-a")
+    path, older = tmp_path / "clinic-a.sqlite", tmp_path / "older.sqlite"
+    with sqlite3.connect(path) as source, sqlite3.connect(older) as copy:
+        source.backup(copy)
+    source.close()
+    copy.close()
+    participant = world.participants["clinic-a"]
+    list(participant.handle(inboxes["clinic-a"]))
+    world.ledgers["clinic-a"].close()
+    for beside in tmp_path.glob("clinic-a.sqlite*"):
+        beside.unlink()
+    older.rename(path)
+    world.ledgers["clinic-a"] = Ledger(path, client="clinic-a")
+    assert world.states("clinic-a") == ["reserved"]
+    assert isinstance(participant, Participant)
+    again = world.resident("clinic-a")
+    again.unpark(participant.park(), no_values)
+    again.open(0, 1, MODEL)
+    assert again.needs_update
+    again.conclude(opened=False)
+    assert world.states("clinic-a") == ["reserved"], "charged, not taken back"
+
+
+def no_values(_: Reservation) -> NDArray[np.float64]:
+    raise AssertionError("nobody asked for an update")

@@ -15,7 +15,7 @@ from .accounting import (
     profile,
     rdp_epsilon,
 )
-from .book import LedgerExport, Release, Reservation, read_export
+from .book import LedgerExport, Release, Reservation, State, read_export
 from .calibration import calibrate_noise
 from .events import (
     Event,
@@ -47,6 +47,7 @@ __all__ = [
     "Release",
     "Repeated",
     "Reservation",
+    "State",
     "Unprotected",
     "calibrate_noise",
     "delta_at",

@@ -8,12 +8,16 @@ An engine moves bytes between a :class:`Participant` per client and one
     until aggregation.result: receive what came in, advance(), send outgoing
     p.handle(bytes) yields what goes back; p.conclude(...) ends the round
 
+Where each message may meet another process, a :class:`ParkedParticipant` does the same
+out of its keystore.
+
 Neither side does IO, reads a clock or draws randomness of its own: ledger, keystore,
 random source and clock are arguments.  The same objects serve the embedded engine and
 one that crosses machines.
 """
 
 from .aggregation import Aggregation, OpenedUpdate
+from .parked import ParkedParticipant
 from .participant import Participant
 from .protections import ClientProtection, MaskingClient, Outgoing, log_form
 
@@ -23,6 +27,7 @@ __all__ = [
     "MaskingClient",
     "OpenedUpdate",
     "Outgoing",
+    "ParkedParticipant",
     "Participant",
     "log_form",
 ]

@@ -1,21 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A client's side across the rounds of a run: ledger, protection, retry rule."""
+"""A client's side across the rounds of a run: ledger, protection, retry rule.
+
+It lives in one process from start to end; ``parked.py`` keeps it across processes.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NoReturn, final
+from typing import Final, NoReturn, final
 
-from .. import masking
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import masking, wire
 from ..errors import EngineError, FaultyAggregator, UsageError
 from ..identity import Identity
 from ..keystore import Keystore
 from ..masking import Session, messages
 from ..model import GlobalModel
 from ..plan import Plan
-from ..privacy import Event, Ledger, NonPrivate, PrivateUpdate, Reservation, Unprotected
+from ..privacy import (
+    Event,
+    Ledger,
+    NonPrivate,
+    PrivateUpdate,
+    Reservation,
+    State,
+    Unprotected,
+)
 from ..randomness import RandomSource
 from ..transcript import Entry, check_extension, countersign
 from .protections import (
@@ -27,17 +41,30 @@ from .protections import (
     log_form,
 )
 
-__all__ = ["Participant"]
+__all__ = ["Offer", "Participant"]
+
+_PARKED: Final = "secure-fl/participant/1"
+_Vector = NDArray[np.float64]
 
 
 @dataclass
-class _Offer:
-    """An update on its way, the context it is spent in, and whether it ever left."""
+class Offer:
+    """An update on its way: its charge, its values, and whether it may ever have left.
 
-    update: PrivateUpdate | Unprotected = field(repr=False)
+    What became of it the ledger knows, across crashes; ``left`` holds even where the
+    ledger was put back to an older copy.
+    """
+
     reservation: Reservation
-    spent_in: Session | None = None
+    vector: Callable[[], _Vector] = field(repr=False)
     left: bool = False
+
+
+def _ledger_lost() -> UsageError:
+    return UsageError(
+        "the ledger does not hold this client's reservation",
+        hint="it was put back to an older copy: treat the budget as spent",
+    )
 
 
 @final
@@ -67,7 +94,7 @@ class Participant:
         self._session: Session | None = None
         self._protection: ClientProtection | None = None
         self._reservation: Reservation | None = None
-        self._offer: _Offer | None = None
+        self._offer: Offer | None = None
         self._sent: list[tuple[tuple[int, int], bytes]] = []
         self._over = -1
         self._opened = 0
@@ -107,8 +134,8 @@ class Participant:
             self._drop_offer()
         elif offer is None:
             self._reservation = None  # a trainer that failed: charged, and over
-        elif offer.spent_in is not None:
-            if isinstance(offer.update, Unprotected):
+        elif self._state(offer) not in ("reserved", "omitted"):
+            if isinstance(offer.reservation.event, NonPrivate):
                 raise UsageError(
                     "an unprotected update is sent once",
                     hint="this client sits out the round's further attempts",
@@ -123,15 +150,16 @@ class Participant:
         )
         self._keystore.begin(session.ctx)
         self._session = session
-        self._protection = (
-            MaskingClient(session, self._identity, self._random)
-            if self._plan.protection.kind == "masking"
-            else PlainClient(session, self._identity)
-        )
+        self._protection = self._protect(session)
         first = self._protection.first()
         for message in first:
             self._note(message)
         return first
+
+    def _protect(self, session: Session, parked: bytes = b"") -> ClientProtection:
+        if self._plan.protection.kind == "masking":
+            return MaskingClient(session, self._identity, self._random, parked=parked)
+        return PlainClient(session, self._identity)
 
     def reserve(self) -> Reservation:
         """The ledger entry of a private release: before any randomness is drawn.
@@ -181,7 +209,16 @@ class Participant:
             )
         if self._offer is not None:
             raise UsageError("this attempt has its update already")
-        self._offer = _Offer(update, reservation)
+        vector = update.vector
+        self._offer = Offer(reservation, lambda: vector)
+
+    def _state(self, offer: Offer) -> State:
+        """What the ledger says became of the update; it survives every crash of us."""
+        for release in self._ledger.releases(self._plan.lineage):
+            if release.entry_hash == offer.reservation.entry_hash:
+                left = offer.left and release.state == "reserved"
+                return "sent" if left else release.state
+        raise _ledger_lost()
 
     def _reserve_unprotected(self, reason: str) -> Reservation:
         plan = self._plan
@@ -219,24 +256,20 @@ class Participant:
         assert session is not None
         if offer is None:
             raise UsageError("this attempt has no update yet")
-        if offer.spent_in is not None:
-            raise UsageError("an update is sent in one context")
-        if offer.update.vector.size != session.parameters.length - 1:
+        vector = offer.vector()
+        if vector.size != session.parameters.length - 1:
             raise UsageError(
-                f"the update has {offer.update.vector.size} values, the model "
+                f"the update has {vector.size} values, the model "
                 f"{session.parameters.length - 1}"
             )
         words = encode_update(
-            self._plan.encoding,
-            offer.update.vector,
-            weight=self._weight,
-            random=self._random,
+            self._plan.encoding, vector, weight=self._weight, random=self._random
         )
 
         def leaving() -> None:
             # Durable before the first byte leaves: from here on it counts as sent.
+            # Raises UsageError where it is spent in another context.
             self._ledger.sent(offer.reservation, ctx=session.ctx, now=self._now())
-            offer.spent_in = session
             offer.left = True
 
         return Outgoing(words, offer.reservation.entry_hash, leaving)
@@ -246,10 +279,10 @@ class Participant:
 
         Raises ProtocolError where the proof does not hold; the update stays spent.
         """
-        offer = self._offer
-        if offer is None or offer.spent_in is None:
+        offer, session = self._offer, self._session
+        if offer is None or self._state(offer) != "sent":
             raise UsageError("no update is spent")
-        session = offer.spent_in
+        assert session is not None  # the one it is spent in: to open another drops it
         masking.check_omission(
             session,
             session.roster.index(self.name),
@@ -257,13 +290,12 @@ class Participant:
             messages.Signatures.decode(signatures, session),
         )
         self._ledger.omitted(offer.reservation, ctx=session.ctx, now=self._now())
-        offer.spent_in = None
 
     def conclude(self, *, opened: bool) -> None:
         """The round is over for this client: its sum was opened with or without us."""
         offer = self._offer
         if opened:
-            if offer is None or offer.spent_in is None:
+            if offer is None or self._state(offer) not in ("sent", "released"):
                 raise FaultyAggregator("a sum is said to hold an update we never sent")
             self._ledger.released(offer.reservation, now=self._now())
             self._offer = self._reservation = None
@@ -279,7 +311,7 @@ class Participant:
         and that this client is missing may tell what came out.
         """
         offer, reservation = self._offer, self._reservation
-        if reservation is not None and offer is not None and not offer.left:
+        if reservation is not None and offer and self._state(offer) == "reserved":
             self._ledger.aborted(reservation, now=self._now())
         self._offer = self._reservation = None
 
@@ -311,6 +343,91 @@ class Participant:
         self._log_head = head
         self._sent = []
         return countersign(self._identity, head)
+
+    # -- parking -----------------------------------------------------------------
+
+    @property
+    def offered(self) -> Offer | None:
+        """The update on its way."""
+        return self._offer
+
+    def park(self) -> bytes:
+        """All that a later process goes on from, but for an update's values.
+
+        Spends the protection's state: it answers no further message here.
+        """
+        session, reservation, offer = self._session, self._reservation, self._offer
+        opened: list[wire.Value] = []
+        if session is not None:
+            size = session.parameters.length - 1
+            opened = [session.round_index, session.attempt, session.model_hash, size]
+        return wire.encode(
+            [
+                _PARKED,
+                [self._round, self._attempt, self._opened, self._over],
+                opened,
+                self._protection.park() if self._protection is not None else b"",
+                reservation.entry_hash if reservation is not None else b"",
+                0 if offer is None else 2 if offer.left else 1,
+                [[*place, form] for place, form in self._sent],
+                self._log_head,
+            ]
+        )
+
+    def unpark(self, data: bytes, values: Callable[[Reservation], _Vector]) -> None:
+        """Go on, in a new object, from what :meth:`park` gave.
+
+        ``values`` finds those of an update, should they be asked for.  Caller must have
+        taken ``data`` out exactly once.  Raises UsageError where another version parked
+        it, or where the ledger is not the one it was parked beside.
+        """
+        match wire.decode(data):
+            case [
+                str(spec),
+                [int(round_index), int(attempt), int(count), int(over)],
+                list(opened),
+                bytes(protection),
+                bytes(reserved),
+                int(offered),
+                list(sent),
+                bytes(head),
+            ] if spec == _PARKED:
+                pass
+            case _:
+                raise UsageError(
+                    "another version of secure-fl parked this client",
+                    hint="finish the run with the version it was begun with",
+                )
+        self._round, self._attempt = round_index, attempt
+        self._opened, self._over = count, over
+        self._log_head = head
+        match opened:
+            case [int(of_round), int(of_attempt), bytes(model_hash), int(size)]:
+                self._session = self._plan.session(
+                    round_index=of_round,
+                    attempt=of_attempt,
+                    model_hash=model_hash,
+                    size=size,
+                )
+                if protection:
+                    self._protection = self._protect(self._session, protection)
+        for row in sent:
+            match row:
+                case [int(of_round), int(of_attempt), bytes(form)]:
+                    self._sent.append(((of_round, of_attempt), form))
+        if reserved:
+            reservation = self._reserved(reserved)
+            self._reservation = reservation
+            if offered:
+                self._offer = Offer(
+                    reservation, lambda: values(reservation), left=offered == 2
+                )
+
+    def _reserved(self, entry_hash: bytes) -> Reservation:
+        for entry in self._ledger.entries(self._plan.lineage):
+            if entry.hash == entry_hash and entry.reservation is not None:
+                return entry.reservation
+        raise _ledger_lost()
 
     def __repr__(self) -> str:
         return f"<Participant {self.name} round={self._round}>"

@@ -32,6 +32,9 @@ __all__ = [
 _COLLECT_PLAIN: Final = 0  # the kind of the one request that `plain` has
 
 
+_BLOCK: Final = 1 << 15  # values encoded at once: what is in between stays small
+
+
 def log_form(message: bytes) -> tuple[bytes, int] | None:
     """How a message stands in the transcript: whole, as a hash, or not at all.
 
@@ -57,10 +60,17 @@ def encode_update(
     The counter is a function of the noised update alone: post-processing, so it costs
     no privacy.  It saturates where a sum of counters could wrap.
     """
-    dither = random.arrays("rounding").uniform(vector.size)
-    words, clipped = encoding.encode(vector, dither, weight=weight)
+    draws = random.arrays("rounding")
+    words = np.empty(vector.size + 1, encoding.dtype)
+    clipped = 0
+    for begin in range(0, vector.size, _BLOCK):
+        part = vector[begin : begin + _BLOCK]
+        made, beyond = encoding.encode(part, draws.uniform(part.size), weight=weight)
+        words[begin : begin + part.size] = made
+        clipped += beyond
     counted = min(clipped, encoding.half // encoding.clients)
-    return np.concatenate([words, encoding.wrap(np.array([counted], np.int64))])
+    words[-1:] = encoding.wrap(np.array([counted], np.int64))
+    return words
 
 
 @final
@@ -80,7 +90,9 @@ class Outgoing:
 class ClientProtection(Protocol):
     """The port of a protection on a client: one object per context.
 
-    ``vector`` is called once, where the protocol asks for the update.
+    ``vector`` is called once, where the protocol asks for the update.  A message is
+    yielded when the state behind it is in its place, so that :meth:`park` between two
+    of them gives what comes after.
     """
 
     def first(self) -> list[bytes]: ...
@@ -89,25 +101,44 @@ class ClientProtection(Protocol):
         self, message: bytes, vector: Callable[[], Outgoing]
     ) -> Iterator[bytes]: ...
 
+    def park(self) -> bytes:
+        """Spend the state into bytes for a keystore; empty where none is left."""
+
 
 @final
 class MaskingClient:
-    """Moves the typed states by the kind of message that arrives."""
+    """Moves the typed states by the kind of message that arrives.
+
+    Starts the context, or goes on in it from ``parked``, which :meth:`park` gave.
+    """
 
     def __init__(
-        self, session: Session, identity: Identity, random: RandomSource
+        self,
+        session: Session,
+        identity: Identity,
+        random: RandomSource,
+        *,
+        parked: bytes = b"",
     ) -> None:
         self._session = session
         self._random = random
         self._me = session.roster.index(identity.name)
         self._state: masking.Parked | None
-        self._state, advertise = masking.start(
-            session, identity, random=random.bytes(32)
-        )
-        self._first = advertise.encode(session)
+        self._first: list[bytes] = []
+        if parked:
+            self._state = masking.unpark(session, identity, parked)
+        else:
+            self._state, advertise = masking.start(
+                session, identity, random=random.bytes(32)
+            )
+            self._first.append(advertise.encode(session))
 
     def first(self) -> list[bytes]:
-        return [self._first]
+        return self._first
+
+    def park(self) -> bytes:
+        state, self._state = self._state, None
+        return state.park() if state is not None else b""
 
     def handle(self, message: bytes, vector: Callable[[], Outgoing]) -> Iterator[bytes]:
         s = self._session
@@ -149,6 +180,10 @@ class PlainClient:
 
     def first(self) -> list[bytes]:
         return []
+
+    def park(self) -> bytes:
+        done, self._done = self._done, True
+        return b"" if done else self._session.ctx
 
     def handle(self, message: bytes, vector: Callable[[], Outgoing]) -> Iterator[bytes]:
         if self._done or message != collect_request(self._session):

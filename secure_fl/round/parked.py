@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A client of which every message may meet another process.
+
+It lives in its keystore.  Each call takes it out, moves it and puts it back as one
+transaction, and gives out nothing before that is durable.  A process that dies before
+has changed nothing, and the next one goes on with the same message.  One that dies
+after may have sent its answer: that answer is never made again, and the client is a
+dropout of the attempt.  An upload counts as sent, and is charged, before its first
+chunk leaves, and the client goes on only if its last message was parked behind it.
+
+A training that was cut off is charged and not begun again: whether it was cut off may
+depend on what was drawn.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, TypeVar, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import wire
+from ..errors import SecureFLError, UsageError
+from ..identity import Identity
+from ..keystore import Keystore
+from ..model import GlobalModel
+from ..plan import Plan
+from ..privacy import Ledger, PrivateUpdate, Reservation, Unprotected
+from ..randomness import RandomSource
+from ..transcript import Entry
+from .participant import Offer, Participant
+from .protections import log_form
+
+__all__ = ["ParkedParticipant"]
+
+_SLOT: Final = "secure-fl/parked/1"
+_VALUES: Final = "<f8"
+_T = TypeVar("_T")
+
+
+@final
+class ParkedParticipant:
+    """A :class:`Participant` that lives in ``keystore``: same methods, same rules.
+
+    Made anew in every process, over the same ledger and keystore; :meth:`join` comes
+    first, once.  What raises a SecureFLError ends the attempt for this client, as it
+    does there, and leaves the rest of the client parked.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        identity: Identity,
+        *,
+        ledger: Ledger,
+        keystore: Keystore,
+        random: RandomSource,
+        now: Callable[[], int],
+    ) -> None:
+        self.name = identity.name
+        self._keystore = keystore
+        self._slot = wire.digest(_SLOT, plan.hash, identity.name)
+        self._make = functools.partial(
+            Participant,
+            plan,
+            identity,
+            ledger=ledger,
+            keystore=keystore,
+            random=random,
+            now=now,
+        )
+
+    def join(self, *, log_head: bytes) -> None:
+        """Begin the run, or go on in it where what was parked is lost.
+
+        Nothing is answered twice even then: contexts stay begun and charges stay.
+        Raises UsageError where this client is parked already.
+        """
+        self._keystore.park(self._slot, self._make(log_head=log_head).park())
+
+    @property
+    def needs_update(self) -> bool:
+        return self._move(lambda client: client.needs_update)[0]
+
+    def open(self, round_index: int, attempt: int, model: GlobalModel) -> list[bytes]:
+        return self._move(lambda client: client.open(round_index, attempt, model))[0]
+
+    def reserve(self) -> Reservation:
+        return self._move(lambda client: client.reserve())[0]
+
+    def offer(self, update: PrivateUpdate | Unprotected) -> None:
+        self._move(lambda client: client.offer(update))
+
+    def handle(self, message: bytes) -> Iterator[bytes]:
+        """Answer one message; each piece may leave as soon as it comes."""
+
+        def begin(client: Participant) -> tuple[Participant, Iterator[bytes], bytes]:
+            pieces = client.handle(message)
+            return client, pieces, next(pieces)
+
+        (client, pieces, first), parked = self._move(begin)
+        yield first
+        for piece in pieces:
+            if log_form(piece) is not None:  # not a chunk: the end of an upload
+                self._settle(client, parked)
+            yield piece
+
+    def release(self, statement: bytes, signatures: bytes) -> None:
+        self._move(lambda client: client.release(statement, signatures))
+
+    def conclude(self, *, opened: bool) -> None:
+        self._move(lambda client: client.conclude(opened=opened))
+
+    def countersign(self, entries: Sequence[Entry], entry: Entry) -> bytes:
+        return self._move(lambda client: client.countersign(entries, entry))[0]
+
+    # -- one transition --------------------------------------------------------------
+
+    def _move(self, act: Callable[[Participant], _T]) -> tuple[_T, bytes]:
+        """What ``act`` gives, and what is parked after it."""
+        outcome: list[tuple[_T, bytes]] = []
+        failure: list[SecureFLError] = []
+
+        def step(before: bytes) -> bytes:
+            client = self._make(log_head=b"")
+            client.unpark(before, self._values)
+            offered, given = client.offered, []
+            try:
+                given.append(act(client))
+            except SecureFLError as error:  # the attempt is over, the client is not
+                failure.append(error)
+            if client.offered is not offered:
+                self._keep(offered, client.offered)
+            after = client.park()
+            outcome.extend((value, after) for value in given)
+            return after
+
+        self._keystore.advance(self._slot, step)
+        if failure:
+            raise failure[0]
+        return outcome[0]
+
+    def _settle(self, client: Participant, parked: bytes) -> None:
+        """Park ``client`` as it is after its upload, if it was left as ``parked``."""
+        went_on: list[bytes] = []
+
+        def step(now: bytes) -> bytes:
+            if now == parked:
+                return client.park()
+            went_on.append(now)
+            return now
+
+        self._keystore.advance(self._slot, step)
+        if went_on:
+            raise UsageError(
+                "another process of this client has gone on meanwhile",
+                hint="the upload is over; it stays charged",
+            )
+
+    # -- an update's values have a place of their own: they may be large -------------
+
+    def _place(self, reservation: Reservation) -> bytes:
+        return wire.digest(f"{_SLOT} values", self._slot, reservation.entry_hash)
+
+    def _keep(self, before: Offer | None, now: Offer | None) -> None:
+        if before is not None:
+            self._keystore.advance(self._place(before.reservation), lambda _: None)
+        if now is not None:
+            data = now.vector().astype(_VALUES, copy=False).tobytes()
+            self._keystore.park(self._place(now.reservation), data)
+
+    def _values(self, reservation: Reservation) -> NDArray[np.float64]:
+        found: list[bytes] = []
+
+        def look(data: bytes) -> bytes:
+            found.append(data)
+            return data
+
+        self._keystore.advance(self._place(reservation), look)
+        return np.frombuffer(found[0], _VALUES).astype(np.float64, copy=False)
+
+    def __repr__(self) -> str:
+        return f"<ParkedParticipant {self.name}>"

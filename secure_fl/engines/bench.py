@@ -11,9 +11,9 @@ import functools
 import statistics
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import final
+from typing import TypeVar, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,9 @@ from ..identity import Identity, Member, Roster
 from ..randomness import SystemRandom
 from ..round import Aggregation, MaskingClient, Outgoing
 
-__all__ = ["MaskingFigures", "bench_masking"]
+__all__ = ["MaskingFigures", "bench_masking", "client_peak_bytes"]
+
+_T = TypeVar("_T")
 
 
 @final
@@ -38,7 +40,7 @@ class MaskingFigures:
     aggregator_seconds
         all steps, removing the masks included
     round_seconds
-        everything, one party after the other on this machine
+        everything from the first key on, one party after the other on this machine
     bytes_up_per_value
         a client's largest message stream over the length of the vector
     client_peak_bytes
@@ -63,20 +65,11 @@ class _Clock:
     def __init__(self) -> None:
         self.seconds = 0.0
 
-    def time(self, call: Callable[[], object]) -> None:
+    def time(self, call: Callable[[], _T]) -> _T:
         begin = time.perf_counter()
-        call()
+        result = call()
         self.seconds += time.perf_counter() - begin
-
-    def iterate(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        """Counts only the time that ``pieces`` take to make."""
-        while True:
-            begin = time.perf_counter()
-            piece = next(pieces, None)
-            self.seconds += time.perf_counter() - begin
-            if piece is None:
-                return
-            yield piece
+        return result
 
 
 def bench_masking(
@@ -86,7 +79,6 @@ def bench_masking(
 
     Raises UsageError where so many dropouts end it by design.
     """
-    begin = time.perf_counter()
     session, identities, encoding = _session(clients, length, bits)
     if clients - dropped < session.parameters.needed:
         raise UsageError(
@@ -98,10 +90,15 @@ def bench_masking(
         np.frombuffer(random.bytes(8 * length), np.int64) % (2 * encoding.largest + 1)
         - encoding.largest
     )
+    begin = time.perf_counter()
     own = [_Clock() for _ in identities]
     ours = _Clock()
     sent = [0] * clients
     links: dict[str, MaskingClient] = {}
+
+    def going() -> Outgoing:
+        return Outgoing(words, bytes(32), _done)
+
     aggregation = Aggregation(
         session,
         kind="masking",
@@ -109,19 +106,19 @@ def bench_masking(
         weights={i.name: 1 for i in identities},
     )
 
-    def receive(index: int, pieces: Iterator[bytes]) -> None:
+    def receive(index: int, make: Callable[[], Iterable[bytes]]) -> None:
+        # All of them first: a client masks ahead while its pieces are taken.
+        pieces = own[index].time(lambda: list(make()))
+        sent[index] += sum(map(len, pieces))
         name = identities[index].name
-        for piece in own[index].iterate(pieces):
-            sent[index] += len(piece)
-            ours.time(functools.partial(aggregation.receive, name, piece))
+        ours.time(lambda: [aggregation.receive(name, piece) for piece in pieces])
 
     for index, identity in enumerate(identities):
-
-        def start(identity: Identity = identity) -> None:
-            links[identity.name] = MaskingClient(session, identity, random)
-
-        own[index].time(start)
-        receive(index, iter(links[identity.name].first()))
+        link = own[index].time(
+            functools.partial(MaskingClient, session, identity, random)
+        )
+        links[identity.name] = link
+        receive(index, link.first)
     staying = range(dropped, clients)
     while True:
         ours.time(aggregation.advance)
@@ -131,11 +128,8 @@ def bench_masking(
             message = aggregation.outgoing.get(identity.name)
             late = aggregation.step == "vectors" and index not in staying
             if message is not None and not late:
-                link = links[identity.name]
-                receive(
-                    index,
-                    link.handle(message, lambda: Outgoing(words, bytes(32), _done)),
-                )
+                handle = links[identity.name].handle
+                receive(index, functools.partial(handle, message, going))
     seconds = time.perf_counter() - begin
     expected = encoding.unwrap(words) * len(staying)
     opened = np.rint(aggregation.result.total / encoding.step).astype(np.int64)
@@ -151,6 +145,12 @@ def bench_masking(
         client_peak_bytes=_peak(session, identities, words),
         exact=bool((opened == expected[:-1]).all()),
     )
+
+
+def client_peak_bytes(*, clients: int, length: int, bits: int) -> int:
+    """What one client allocates beyond its vector of ``length`` words, in bytes."""
+    session, identities, encoding = _session(clients, length, bits)
+    return _peak(session, identities, np.zeros(length, encoding.dtype))
 
 
 def _session(

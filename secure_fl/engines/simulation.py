@@ -74,6 +74,7 @@ class Simulation:
         self._participants: dict[str, Participant] = {}
         self._budget: BudgetExceeded | None = None
         self._keeps = True  # a checkpoint, unless there is no folder to go on in
+        self._complaints: dict[str, set[str]] = {}
         # A client that provably dealt bad shares is out for the rest of the run.
         self._excluded = {
             entry.text(3)
@@ -265,6 +266,22 @@ class Simulation:
         except ProtocolError as error:
             self._fail(index, attempt, error, aggregation, dropouts)
             return None
+        finally:
+            self._heed(dropouts)
+
+    def _heed(self, dropouts: list[Dropout]) -> None:
+        """Leave out a dealer whom more members accuse than may collude.
+
+        One of them is honest then, and its box was bad.  A single accuser proves
+        nothing: it may be framing the dealer, and has left the attempt itself.
+        """
+        for dropout in dropouts:
+            error = dropout.error
+            if isinstance(error, FaultyClient) and error.client != dropout.client:
+                accusers = self._complaints.setdefault(error.client, set())
+                accusers.add(dropout.client)
+                if len(accusers) > self._plan.parties.max_colluding:
+                    self._excluded.add(error.client)
 
     def _fail(
         self,

@@ -6,7 +6,10 @@ EXTRAS := train,report,examples,dev
 # One file pins what must be pinned; see README, "Choosing a PyTorch build".
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-long lint types floors check bench clean
+FLOWER := .venv-flower
+FLOWER_STAMP := $(FLOWER)/.installed
+
+.PHONY: setup demo test test-long lint types floors check bench bench-flower clean
 
 setup: $(STAMP)
 
@@ -41,5 +44,16 @@ check: lint types floors test
 bench: $(STAMP)
 	@$(BIN)/python benchmarks/masking.py
 
+# Flower beside ours, in an environment of its own; ARGS="--quick" for one case.
+$(FLOWER_STAMP): pyproject.toml constraints.txt
+	@test -d $(FLOWER) || $(PYTHON) -m venv $(FLOWER)
+	@echo "installing secure-fl and flwr into $(FLOWER) (once)"
+	@$(FLOWER)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable . flwr==1.41.0
+	@touch $@
+
+bench-flower: $(FLOWER_STAMP)
+	@$(FLOWER)/bin/python benchmarks/against_flower.py $(ARGS)
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(FLOWER) .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -199,7 +199,7 @@ def pack(words: NDArray[Word], word_bits: int) -> bytes:
     return out.T.tobytes()[: packed_size(words.size, word_bits)]
 
 
-def check_packed(data: bytes, count: int, word_bits: int) -> None:
+def check_packed(data: bytes | memoryview, count: int, word_bits: int) -> None:
     """Raises ValueError where ``data`` is not ``count`` packed words."""
     if len(data) != packed_size(count, word_bits):
         raise ValueError("packed words have another length")
@@ -208,7 +208,7 @@ def check_packed(data: bytes, count: int, word_bits: int) -> None:
         raise ValueError("the padding of packed words is not zero")
 
 
-def unpack(data: bytes, count: int, word_bits: int) -> NDArray[Word]:
+def unpack(data: bytes | memoryview, count: int, word_bits: int) -> NDArray[Word]:
     """The inverse of :func:`pack`.  Raises ValueError for another length or padding."""
     dtype = word_dtype(word_bits)
     check_packed(data, count, word_bits)

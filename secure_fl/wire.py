@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Final, final
 
 import cbor2
@@ -33,8 +34,11 @@ __all__ = [
     "Signed",
     "Value",
     "decode",
+    "decode_before",
     "digest",
+    "digest_bytes",
     "encode",
+    "encode_before",
     "merkle_paths",
     "merkle_root",
     "sign",
@@ -133,6 +137,47 @@ def decode(data: bytes) -> Value:
     return value
 
 
+# -- large byte strings, which are not copied more often than they must ----------------
+
+
+def encode_before(value: Mapping[int, Value], large: bytes | memoryview) -> bytes:
+    """``encode`` of the map ``value`` with ``large`` as its last field.
+
+    The field's key is one more than the largest in ``value``.
+    """
+    last = max(value) + 1
+    # The number of its bytes as an integer has the string's head, but for its type.
+    head = bytearray(encode({**value, last: len(large)}))
+    head[len(encode({**value, last: 0})) - 1] |= 0x40
+    return b"".join((head, large))
+
+
+def decode_before(data: bytes) -> tuple[Value, memoryview]:
+    """``decode`` of a map, with its last field taken out where it is a byte string.
+
+    Returns the map with that field empty, and the string as a part of ``data``.
+    """
+    value, part = _last_string(data)
+    return decode(value), part
+
+
+def _last_string(data: bytes) -> tuple[bytes, memoryview]:
+    try:
+        count = data[0] - 0xA0
+        if not 0 < count < 24:
+            raise ValueError("not a map")
+        # All pairs but the last, then its key and the head of its string.
+        at = _check_form(data, 1, count - 1, 1, keyed=True) + 1
+        begin = at + 1 + (0 if data[at] & 31 < 24 else 1 << ((data[at] & 31) - 24))
+        # The whole still has to be in its one form: see if it is, without a copy.
+        whole = _check_form(data, 0, 1, 0, keyed=False) == len(data)
+        if not whole or data[at] >> 5 != 2:
+            raise ValueError("the last field is not a byte string")
+    except (IndexError, ValueError) as error:
+        raise ProtocolError(f"not a message: {type(error).__name__}") from None
+    return data[:at] + b"\x40", memoryview(data)[begin:]
+
+
 class Fields:
     """A map from the wire, taken apart field by field; what is left over is refused.
 
@@ -214,6 +259,21 @@ def digest(label: str, *parts: Value) -> bytes:
     return hashlib.sha256(encode([label, *parts])).digest()
 
 
+@lru_cache(maxsize=256)
+def _start(label: str, parts: int) -> bytes:
+    """How the array ``[label, ...]`` of ``parts`` further items begins."""
+    return encode([label, *([0] * parts)])[:-parts]
+
+
+def digest_bytes(label: str, data: bytes | memoryview) -> bytes:
+    """``digest(label, data)`` without a copy of ``data``."""
+    head = bytearray(encode(len(data)))
+    head[0] |= 0x40
+    state = hashlib.sha256(_start(label, 1) + head)
+    state.update(data)
+    return state.digest()
+
+
 def sign(key: Ed25519PrivateKey, label: str, *parts: Value) -> bytes:
     """Ed25519 over the CBOR array ``[label, *parts]``: 64 bytes."""
     return key.sign(encode([label, *parts]))
@@ -248,13 +308,15 @@ def verify(public_key: bytes, signature: bytes, label: str, *parts: Value) -> bo
 
 
 def _parent(label: str, left: bytes, right: bytes) -> bytes:
-    return digest(label + " node", left, right)
+    """``digest(label + " node", left, right)``, of two hashes."""
+    parts = (_start(label + " node", 2), b"\x58\x20", left, b"\x58\x20", right)
+    return hashlib.sha256(b"".join(parts)).digest()
 
 
 def _levels(label: str, leaves: Sequence[bytes]) -> list[list[bytes]]:
     if not leaves:
         raise ValueError("a hash tree has at least one leaf")
-    levels = [[digest(label + " leaf", leaf) for leaf in leaves]]
+    levels = [[digest_bytes(label + " leaf", leaf) for leaf in leaves]]
     while len(levels[-1]) > 1:
         row = levels[-1]
         above = [_parent(label, row[i], row[i + 1]) for i in range(0, len(row) - 1, 2)]
@@ -297,7 +359,9 @@ def verify_merkle_path(
     """Whether ``leaf`` stands at ``index`` of ``count`` leaves under ``root``."""
     if not 0 <= index < count:
         return False
-    node = digest(label + " leaf", leaf)
+    if any(len(node) != HASH_BYTES for node in path):
+        return False
+    node = digest_bytes(label + " leaf", leaf)
     left = list(path)
     while count > 1:
         if index ^ 1 < count:

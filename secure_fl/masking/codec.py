@@ -9,6 +9,7 @@ from .session import Session
 
 __all__ = [
     "ascending_rows",
+    "check_message",
     "client_index",
     "fixed_bytes",
     "kind_of",
@@ -23,7 +24,11 @@ def message(session: Session, kind: int, *fields: wire.Value) -> bytes:
 
 
 def open_message(data: bytes, session: Session, kind: int) -> wire.Fields:
-    fields = wire.Fields(wire.decode(data))
+    return check_message(wire.Fields(wire.decode(data)), session, kind)
+
+
+def check_message(fields: wire.Fields, session: Session, kind: int) -> wire.Fields:
+    """Kind and context are the ones expected; the other fields are left."""
     if fields.integer(0) != kind:
         raise ProtocolError("a message of another kind was expected")
     if fields.bytes_(1, size=wire.HASH_BYTES) != session.ctx:
@@ -32,8 +37,11 @@ def open_message(data: bytes, session: Session, kind: int) -> wire.Fields:
 
 
 def kind_of(data: bytes) -> int:
-    """The kind of a message, before it is parsed in full."""
-    return wire.Fields(wire.decode(data)).integer(0)
+    """What field 0 says, before the message is parsed; it may yet prove malformed."""
+    # Kinds are below 24, and key and kind come first: one byte each.
+    if len(data) < 3 or not 0xA1 <= data[0] < 0xB8 or data[1] != 0 or data[2] > 23:
+        raise ProtocolError("not a message: it has no kind")
+    return data[2]
 
 
 def client_index(fields: wire.Fields, key: int, session: Session) -> int:

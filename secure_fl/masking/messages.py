@@ -14,6 +14,7 @@ from .. import wire
 from ..errors import ProtocolError
 from .codec import (
     ascending_rows,
+    check_message,
     client_index,
     fixed_bytes,
     kind_of,
@@ -285,18 +286,26 @@ class Chunk:
 
     client: int
     index: int
-    words: bytes = field(repr=False)
+    words: bytes | memoryview = field(repr=False)
 
     def encode(self, session: Session) -> bytes:
-        return message(session, 5, self.client, self.index, self.words)
+        return wire.encode_before(
+            {0: 5, 1: session.ctx, 2: self.client, 3: self.index}, self.words
+        )
 
     @classmethod
     def decode(cls, data: bytes, session: Session) -> Chunk:
-        f = open_message(data, session, 5)
+        if kind_of(data) != 5:
+            raise ProtocolError("a message of another kind was expected")
+        # The words stay where they are: a part of ``data``.
+        value, words = wire.decode_before(data)
+        f = check_message(wire.Fields(value), session, 5)
         client = client_index(f, 2, session)
         index = f.integer(3, high=session.parameters.chunks - 1)
-        words = f.bytes_(4, size=session.parameters.chunk_size(index))
+        f.bytes_(4, size=0)
         f.end()
+        if len(words) != session.parameters.chunk_size(index):
+            raise ProtocolError("a chunk has another length")
         return cls(client, index, words)
 
 

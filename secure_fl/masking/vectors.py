@@ -36,8 +36,8 @@ class ChunkTree:
         return len(self._leaves)
 
     @staticmethod
-    def leaf(chunk: bytes) -> bytes:
-        return wire.digest(f"{_LABEL} data", chunk)
+    def leaf(chunk: bytes | memoryview) -> bytes:
+        return wire.digest_bytes(f"{_LABEL} data", chunk)
 
     def add(self, leaf: bytes) -> None:
         self._leaves.append(leaf)
@@ -52,11 +52,11 @@ class Vectors:
 
     def __init__(self, session: Session, clients: Iterable[int]) -> None:
         self._session = session
-        self._pending: dict[int, list[bytes]] = {i: [] for i in clients}
+        self._pending: dict[int, list[bytes | memoryview]] = {i: [] for i in clients}
         p = session.parameters
         self._total = np.zeros(p.length, word_dtype(p.word_bits))
 
-    def add(self, client: int, index: int, data: bytes) -> None:
+    def add(self, client: int, index: int, data: bytes | memoryview) -> None:
         """Raises FaultyClient where it is not the next chunk, or not packed words."""
         p = self._session.parameters
         chunks = self._pending[client]

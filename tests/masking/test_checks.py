@@ -118,12 +118,19 @@ AGGREGATOR_CHECKS: list[tuple[str, int, int | None, Lie]] = [
         None,
         lambda c, d: announce(c, LIAR, key_of(d, 3), key_of(d, 3)),
     ),
-    ("low order", 1, None, lambda c, d: announce(c, LIAR, bytes(32), key_of(d, 4))),
+    ("not usable", 1, None, lambda c, d: announce(c, LIAR, bytes(32), key_of(d, 4))),
     (
-        "low order",
+        "not usable",
         1,
         None,
         lambda c, d: announce(c, LIAR, key_of(d, 3), b"\1" + bytes(31)),
+    ),
+    # The base point's second form, p + 9: libraries take it for the first.
+    (
+        "not usable",
+        1,
+        None,
+        lambda c, d: announce(c, LIAR, b"\xf6" + b"\xff" * 30 + b"\x7f", key_of(d, 4)),
     ),
     ("not signed by it", 2, None, lambda c, d: with_field(d, 5, bytes(64))),
     ("not signed by it", 2, None, lambda c, d: with_field(d, 3, bytes(32))),

@@ -173,11 +173,13 @@ def test_a_client_that_parks_between_all_steps_opens_the_same_sum() -> None:
         for client, state in consortium.states.items():
             key = consortium.session.ctx + bytes([client])
             store.park(key, state.park())
+            taken: list[bytes] = []
+            store.advance(key, taken.append)
             consortium.states[client] = unpark(
-                consortium.session, consortium.names[client], store.take(key)
+                consortium.session, consortium.names[client], *taken
             )
             with pytest.raises(UsageError):
-                store.take(key)
+                store.advance(key, taken.append)
     opened = consortium.reveal()
     assert opened.words.tolist() == plain_sum(
         consortium.session, consortium.vectors, range(4)

@@ -249,7 +249,7 @@ class CollectInputs(_Collect[MaskedInput]):
 class _CollectForStatement(_Collect[_M]):
     """Steps 4 and 5: only members of the statement speak."""
 
-    __slots__ = ("_dealt", "_statement", "_survivors", "_total")
+    __slots__ = ("_dealt", "_signed", "_statement", "_survivors", "_total")
 
     def __init__(
         self,
@@ -261,6 +261,7 @@ class _CollectForStatement(_Collect[_M]):
         super().__init__(session)
         self._dealt = dealt
         self._statement = statement
+        self._signed = wire.Signed(STATEMENT_LABEL, *statement.signed(session))
         self._survivors = statement.clients
         self._total = total
 
@@ -274,17 +275,7 @@ class _CollectForStatement(_Collect[_M]):
 class CollectAgreements(_CollectForStatement[Agreement]):
     """Step 4: signatures over the one statement come in."""
 
-    __slots__ = ("_signed",)
-
-    def __init__(
-        self,
-        session: Session,
-        dealt: _Dealt,
-        statement: Statement,
-        total: NDArray[Word],
-    ) -> None:
-        super().__init__(session, dealt, statement, total)
-        self._signed = wire.Signed(STATEMENT_LABEL, *statement.signed(session))
+    __slots__ = ()
 
     def add(self, sender: int, message: Agreement) -> None:
         self._first(sender, message.client)

@@ -9,6 +9,8 @@ what the command line leaves with.
 
 from __future__ import annotations
 
+from typing import Any, Self
+
 __all__ = [
     "BudgetExceeded",
     "EngineError",
@@ -41,6 +43,22 @@ class SecureFLError(Exception):
 
     def __str__(self) -> str:
         return self.message
+
+    def bare(self) -> Self:
+        """Without the frames it came through: their local variables may be secrets."""
+        self.__context__ = None
+        return self.with_traceback(None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), self.message, dict(self.__dict__))
+
+
+def _again(kind: type[SecureFLError], message: str, state: dict[str, Any]) -> Any:
+    """An unpickled error: subclasses are made from more than their message."""
+    error = kind.__new__(kind)
+    Exception.__init__(error, message)
+    error.__dict__.update(state)
+    return error
 
 
 class UsageError(SecureFLError):

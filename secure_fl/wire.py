@@ -137,6 +137,8 @@ def decode(data: bytes) -> Value:
     return value
 
 
+_BEFORE: Final = 256
+
 # -- large byte strings, which are not copied more often than they must ----------------
 
 
@@ -166,12 +168,12 @@ def _last_string(data: bytes) -> tuple[bytes, memoryview]:
         count = data[0] - 0xA0
         if not 0 < count < 24:
             raise ValueError("not a map")
-        # All pairs but the last, then its key and the head of its string.
-        at = _check_form(data, 1, count - 1, 1, keyed=True) + 1
+        # All pairs but the last, then its key and the head of its string.  What stands
+        # before a large string is small: a bad message costs no more than that.
+        at = _check_form(data[:_BEFORE], 1, count - 1, 1, keyed=True) + 1
         begin = at + 1 + (0 if data[at] & 31 < 24 else 1 << ((data[at] & 31) - 24))
         # The whole still has to be in its one form: see if it is, without a copy.
-        whole = _check_form(data, 0, 1, 0, keyed=False) == len(data)
-        if not whole or data[at] >> 5 != 2:
+        if data[at] >> 5 != 2 or _check_form(data, 0, 1, 0, keyed=False) != len(data):
             raise ValueError("the last field is not a byte string")
     except (IndexError, ValueError) as error:
         raise ProtocolError(f"not a message: {type(error).__name__}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -58,7 +58,10 @@ def exchange(
                         log(client, "", piece)
         except SecureFLError as error:
             with lock:
-                dropouts.append(Dropout(client, aggregation.step, error))
+                dropouts.append(Dropout(client, aggregation.step, error.bare()))
+        finally:
+            if isinstance(pieces, Generator):
+                pieces.close()  # an upload that was refused is not kept half made
 
     for client, pieces in first.items():
         take(client, pieces)

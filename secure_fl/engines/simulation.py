@@ -273,7 +273,8 @@ class Simulation:
         """Leave out a dealer whom more members accuse than may collude.
 
         One of them is honest then, and its box was bad.  A single accuser proves
-        nothing: it may be framing the dealer, and has left the attempt itself.
+        nothing: it may be framing the dealer, and has left the attempt itself.  A
+        resumed run counts anew.
         """
         for dropout in dropouts:
             error = dropout.error

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from .. import wire
 from ..errors import ProtocolError
 from .session import Session
 
 __all__ = [
+    "INBOX_ROW_BYTES",
     "ascending_rows",
     "check_message",
     "client_index",
+    "context_of",
     "fixed_bytes",
     "kind_of",
     "message",
@@ -23,7 +27,17 @@ def message(session: Session, kind: int, *fields: wire.Value) -> bytes:
     return wire.encode({0: kind, 1: session.ctx, **dict(enumerate(fields, start=2))})
 
 
-def open_message(data: bytes, session: Session, kind: int) -> wire.Fields:
+# The largest row but that of an inbox, whose path may be 64 nodes long.
+ROW_BYTES: Final = 256
+INBOX_ROW_BYTES: Final = 2_600
+
+
+def open_message(
+    data: bytes, session: Session, kind: int, *, row_bytes: int = ROW_BYTES
+) -> wire.Fields:
+    """The fields from 2 on.  What no message of the kind can be is not looked at."""
+    if len(data) > 512 + row_bytes * len(session.roster):
+        raise ProtocolError("larger than any message of this kind")
     return check_message(wire.Fields(wire.decode(data)), session, kind)
 
 
@@ -42,6 +56,14 @@ def kind_of(data: bytes) -> int:
     if len(data) < 3 or not 0xA1 <= data[0] < 0xB8 or data[1] != 0 or data[2] > 23:
         raise ProtocolError("not a message: it has no kind")
     return data[2]
+
+
+def context_of(data: bytes) -> bytes:
+    """What field 1 says, likewise."""
+    kind_of(data)
+    if data[3:6] != b"\x01\x58\x20" or len(data) < 38:
+        raise ProtocolError("not a message: it has no context")
+    return data[6:38]
 
 
 def client_index(fields: wire.Fields, key: int, session: Session) -> int:

@@ -13,9 +13,11 @@ from typing import Final, Literal, final
 from .. import wire
 from ..errors import ProtocolError
 from .codec import (
+    INBOX_ROW_BYTES,
     ascending_rows,
     check_message,
     client_index,
+    context_of,
     fixed_bytes,
     kind_of,
     message,
@@ -41,6 +43,7 @@ __all__ = [
     "Statement",
     "Survivor",
     "cohort_hash",
+    "context_of",
     "dealers_hash",
     "kind_of",
 ]
@@ -244,7 +247,7 @@ class Inbox:
 
     @classmethod
     def decode(cls, data: bytes, session: Session, *, reader: int) -> Inbox:
-        f = open_message(data, session, 4)
+        f = open_message(data, session, 4, row_bytes=INBOX_ROW_BYTES)
         out = []
         for row in ascending_rows(f, 2, session, 8):
             dealer, path = row[0], row[5]
@@ -295,6 +298,7 @@ class Chunk:
 
     @classmethod
     def decode(cls, data: bytes, session: Session) -> Chunk:
+        data = bytes(data)  # ours from here on: no copy where it is bytes already
         if kind_of(data) != 5:
             raise ProtocolError("a message of another kind was expected")
         # The words stay where they are: a part of ``data``.

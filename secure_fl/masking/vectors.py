@@ -81,14 +81,15 @@ class Vectors:
         chunks = self._pending[client]
         if len(chunks) != p.chunks:
             raise FaultyClient(self._session.name(client), "its vector is not complete")
+        self._pending[client] = []  # taken: no second call adds them again
         tree = ChunkTree()
         for leaf in each(lambda k: ChunkTree.leaf(chunks[k]), p.chunks):
             tree.add(leaf)
         if tree.root() != root:
+            self._pending[client] = chunks
             raise FaultyClient(
                 self._session.name(client), "its chunks do not match their root"
             )
-        self._pending[client] = []
 
         for index, data in enumerate(chunks):
             begin, end = p.chunk_range(index)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, final
@@ -86,6 +87,8 @@ class Aggregation:
         self.outgoing: dict[str, bytes] = {}
         self.omission: tuple[bytes, bytes] | None = None
         self._statement = b""
+        self._lock = threading.RLock()
+        self._last: dict[str, bytes] = {}
         self._collector: _Collector
         if kind == "plain":
             self._collector = CollectPlain(session)
@@ -120,17 +123,21 @@ class Aggregation:
     def receive(self, sender: str, data: bytes) -> bool:
         """Take one message of ``sender``, whom the engine has authenticated.
 
-        Returns whether it counts: one of an earlier step is late and is let go, since
-        a slow network is nobody's fault.  Raises FaultyClient naming the sender of a
-        wrong one; the step goes on for the others.
+        Returns whether it counts: one of an earlier step or another attempt, or the
+        last one once more, is let go, since a slow network is nobody's fault.  Raises
+        FaultyClient naming the sender of a wrong one; the step goes on for the others.
         """
         session = self.session
         index = session.roster.index(sender)
         try:
-            if messages.kind_of(data) < _FIRST_KIND[type(self._collector)]:
-                return False
-            self._add(index, data)
-            return True
+            with self._lock:
+                late = messages.kind_of(data) < _FIRST_KIND[type(self._collector)]
+                elsewhere = messages.context_of(data) != session.ctx
+                if late or elsewhere or data == self._last.get(sender):
+                    return False
+                self._add(index, data)
+                self._last[sender] = data
+                return True
         except FaultyClient:
             raise
         except ProtocolError as error:  # it did not parse: its sender is to blame
@@ -159,6 +166,10 @@ class Aggregation:
 
         Raises TooFewClients; nothing was opened.
         """
+        with self._lock:
+            self._advance()
+
+    def _advance(self) -> None:
         s = self.session
         name = s.roster.name
         match self._collector:

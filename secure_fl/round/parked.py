@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import wire
-from ..errors import SecureFLError, UsageError
+from ..errors import EngineError, SecureFLError, UsageError
 from ..identity import Identity
 from ..keystore import Keystore
 from ..model import GlobalModel
@@ -37,6 +37,7 @@ __all__ = ["ParkedParticipant"]
 
 _SLOT: Final = "secure-fl/parked/1"
 _VALUES: Final = "<f8"
+_MOST: Final = 120_000_000  # values of an update: what one row of a keystore holds
 _T = TypeVar("_T")
 
 
@@ -121,25 +122,34 @@ class ParkedParticipant:
     def _move(self, act: Callable[[Participant], _T]) -> tuple[_T, bytes]:
         """What ``act`` gives, and what is parked after it."""
         outcome: list[tuple[_T, bytes]] = []
-        failure: list[SecureFLError] = []
+        failure: list[Exception] = []
 
         def step(before: bytes) -> bytes:
             client = self._make(log_head=b"")
-            client.unpark(before, self._values)
+            try:
+                client.unpark(before, self._values)
+            except EngineError as error:  # a disk, say: nothing was answered yet
+                failure.append(error)
+                return before
             offered, given = client.offered, []
             try:
                 given.append(act(client))
-            except SecureFLError as error:  # the attempt is over, the client is not
+            except Exception as error:  # the attempt is over, the client is not
                 failure.append(error)
             if client.offered is not offered:
-                self._keep(offered, client.offered)
+                try:
+                    self._keep(offered, client.offered)
+                except EngineError as error:  # as if it had not been offered
+                    failure.append(error)
+                    return before
             after = client.park()
             outcome.extend((value, after) for value in given)
             return after
 
         self._keystore.advance(self._slot, step)
         if failure:
-            raise failure[0]
+            error = failure[0]
+            raise error.bare() if isinstance(error, SecureFLError) else error
         return outcome[0]
 
     def _settle(self, client: Participant, parked: bytes) -> None:
@@ -168,7 +178,13 @@ class ParkedParticipant:
         if before is not None:
             self._keystore.advance(self._place(before.reservation), lambda _: None)
         if now is not None:
-            data = now.vector().astype(_VALUES, copy=False).tobytes()
+            vector = now.vector()
+            if vector.size > _MOST:
+                raise EngineError(
+                    f"an update of {vector.size} values is too large to park",
+                    hint="run this client as one process, as a Participant",
+                )
+            data = vector.astype(_VALUES, copy=False).tobytes()
             self._keystore.park(self._place(now.reservation), data)
 
     def _values(self, reservation: Reservation) -> NDArray[np.float64]:

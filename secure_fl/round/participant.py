@@ -6,16 +6,18 @@ It lives in one process from start to end; ``parked.py`` keeps it across process
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NoReturn, final
+from typing import Concatenate, Final, NoReturn, ParamSpec, TypeVar, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import masking, wire
-from ..errors import EngineError, FaultyAggregator, UsageError
+from ..errors import EngineError, FaultyAggregator, SecureFLError, UsageError
 from ..identity import Identity
 from ..keystore import Keystore
 from ..masking import Session, messages
@@ -60,6 +62,23 @@ class Offer:
     left: bool = False
 
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def _alone(
+    method: Callable[Concatenate[Participant, _P], _T],
+) -> Callable[Concatenate[Participant, _P], _T]:
+    """One thread at a time: what a client is in the middle of, no other call sees."""
+
+    @functools.wraps(method)
+    def locked(self: Participant, /, *args: _P.args, **named: _P.kwargs) -> _T:
+        with self._lock:
+            return method(self, *args, **named)
+
+    return locked
+
+
 def _ledger_lost() -> UsageError:
     return UsageError(
         "the ledger does not hold this client's reservation",
@@ -82,6 +101,7 @@ class Participant:
         now: Callable[[], int],
         log_head: bytes,
     ) -> None:
+        self._lock = threading.RLock()
         self._plan = plan
         self._identity = identity
         self._ledger = ledger
@@ -109,6 +129,7 @@ class Participant:
         """Whether this attempt needs a new update: a new sample and a new charge."""
         return self._offer is None
 
+    @_alone
     def open(self, round_index: int, attempt: int, model: GlobalModel) -> list[bytes]:
         """Start an attempt: returns the first messages.
 
@@ -117,9 +138,11 @@ class Participant:
         Raises UsageError where this client may not take part in the attempt.
         """
         self._protection = None  # whatever was open is over, also if we refuse
+        if type(round_index) is not int or type(attempt) is not int:
+            raise UsageError("rounds and attempts are integers")
         if (round_index, attempt) <= (self._round, self._attempt):
             raise UsageError("attempts are opened in order, each once")
-        if round_index <= self._over or attempt < 0:
+        if round_index <= self._over or not 0 <= attempt < 2**32:
             raise UsageError("the round is over for this client")
         rounds = self._plan.rounds
         if round_index >= rounds.count:
@@ -128,6 +151,12 @@ class Participant:
             self._opened = 0
         elif self._opened >= rounds.max_attempts:
             raise UsageError(f"the plan allows {rounds.max_attempts} attempts a round")
+        session = self._plan.session(
+            round_index=round_index,
+            attempt=attempt,
+            model_hash=model.digest(),
+            size=model.size,
+        )
         self._opened += 1
         offer = self._offer
         if round_index != self._round:
@@ -142,18 +171,12 @@ class Participant:
                 )
             self._offer = self._reservation = None
         self._round, self._attempt = round_index, attempt
-        session = self._plan.session(
-            round_index=round_index,
-            attempt=attempt,
-            model_hash=model.digest(),
-            size=model.size,
-        )
         self._keystore.begin(session.ctx)
         self._session = session
         self._protection = self._protect(session)
         first = self._protection.first()
         for message in first:
-            self._note(message)
+            self._note(message, (round_index, attempt))
         return first
 
     def _protect(self, session: Session, parked: bytes = b"") -> ClientProtection:
@@ -161,6 +184,7 @@ class Participant:
             return MaskingClient(session, self._identity, self._random, parked=parked)
         return PlainClient(session, self._identity)
 
+    @_alone
     def reserve(self) -> Reservation:
         """The ledger entry of a private release: before any randomness is drawn.
 
@@ -188,6 +212,7 @@ class Participant:
         )
         return self._reservation
 
+    @_alone
     def offer(self, update: PrivateUpdate | Unprotected) -> None:
         """Hand over this attempt's update.  Only a claimed one, or one that says why.
 
@@ -240,20 +265,35 @@ class Participant:
                 )
         return self._charge(NonPrivate(reason), limit=math.inf)
 
-    def handle(self, message: bytes) -> Iterator[bytes]:
+    def handle(self, message: bytes) -> Generator[bytes]:
         """Answer one message.  Raises ProtocolError; the attempt is then over for us.
 
         The caller sends each piece as it comes: a long vector is never held twice.
+        Once another attempt is open, an answer that is under way ends (UsageError).
         """
-        if self._protection is None:
+        with self._lock:
+            protection, session = self._protection, self._session
+            place = self._round, self._attempt
+        if protection is None or session is None:
             raise UsageError("no attempt is open")
-        for answer in self._protection.handle(message, self._vector):
-            self._note(answer)
-            yield answer
+        answers = protection.handle(message, lambda: self._vector(session))
+        try:
+            while True:
+                with self._lock:
+                    if self._protection is not protection:
+                        raise UsageError("another attempt was opened meanwhile")
+                    answer = next(answers, None)
+                    if answer is None:
+                        return
+                    self._note(answer, place)
+                yield answer
+        except SecureFLError as error:
+            raise error.bare() from None
+        finally:
+            answers.close()
 
-    def _vector(self) -> Outgoing:
-        session, offer = self._session, self._offer
-        assert session is not None
+    def _vector(self, session: Session) -> Outgoing:
+        offer = self._offer
         if offer is None:
             raise UsageError("this attempt has no update yet")
         vector = offer.vector()
@@ -274,6 +314,7 @@ class Participant:
 
         return Outgoing(words, offer.reservation.entry_hash, leaving)
 
+    @_alone
     def release(self, statement: bytes, signatures: bytes) -> None:
         """Free a spent update: proof that its context can never open it (SPEC 7).
 
@@ -291,6 +332,7 @@ class Participant:
         )
         self._ledger.omitted(offer.reservation, ctx=session.ctx, now=self._now())
 
+    @_alone
     def conclude(self, *, opened: bool) -> None:
         """The round is over for this client: its sum was opened with or without us."""
         offer = self._offer
@@ -315,11 +357,12 @@ class Participant:
             self._ledger.aborted(reservation, now=self._now())
         self._offer = self._reservation = None
 
-    def _note(self, message: bytes) -> None:
+    def _note(self, message: bytes, place: tuple[int, int]) -> None:
         form = log_form(message)
         if form is not None:
-            self._sent.append(((self._round, self._attempt), form[0]))
+            self._sent.append((place, form[0]))
 
+    @_alone
     def countersign(self, entries: Sequence[Entry], entry: Entry) -> bytes:
         """Sign the hash of ``entry``, as computed from the log up to it.
 
@@ -351,6 +394,7 @@ class Participant:
         """The update on its way."""
         return self._offer
 
+    @_alone
     def park(self) -> bytes:
         """All that a later process goes on from, but for an update's values.
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Final, Protocol, final
 
@@ -99,7 +99,7 @@ class ClientProtection(Protocol):
 
     def handle(
         self, message: bytes, vector: Callable[[], Outgoing]
-    ) -> Iterator[bytes]: ...
+    ) -> Generator[bytes]: ...
 
     def park(self) -> bytes:
         """Spend the state into bytes for a keystore; empty where none is left."""
@@ -140,7 +140,9 @@ class MaskingClient:
         state, self._state = self._state, None
         return state.park() if state is not None else b""
 
-    def handle(self, message: bytes, vector: Callable[[], Outgoing]) -> Iterator[bytes]:
+    def handle(
+        self, message: bytes, vector: Callable[[], Outgoing]
+    ) -> Generator[bytes]:
         s = self._session
         # Out of our hands first: an error below ends the context for this client.
         state, self._state = self._state, None
@@ -185,10 +187,12 @@ class PlainClient:
         done, self._done = self._done, True
         return b"" if done else self._session.ctx
 
-    def handle(self, message: bytes, vector: Callable[[], Outgoing]) -> Iterator[bytes]:
-        if self._done or message != collect_request(self._session):
+    def handle(
+        self, message: bytes, vector: Callable[[], Outgoing]
+    ) -> Generator[bytes]:
+        done, self._done = self._done, True
+        if done or message != collect_request(self._session):
             raise FaultyAggregator("a message out of order")
-        self._done = True
         going = vector()
         going.leaving()
         for part in upload(

@@ -140,7 +140,7 @@ def test_zero_vectors_do_not_leave_as_zeros() -> None:
             for raw in consortium.said[3][client][:-1]:
                 words = Chunk.decode(raw, again).words
                 assert len(set(words)) > 40
-                seen.add(words)
+                seen.add(bytes(words))
     assert len(seen) == 3 * 3 * 2
 
 

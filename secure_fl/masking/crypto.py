@@ -157,6 +157,7 @@ class MaskStream:
     ) -> None:
         self._dtype: np.dtype[Word] = word_dtype(word_bits)
         self._mask = self._dtype.type(2**word_bits - 1)
+        self._native = self._dtype.itemsize * 8 == word_bits
         self._keys: list[tuple[bytes, np.ufunc]] = [
             *((_stream_key(seed), np.add) for seed in plus),
             *((_stream_key(seed), np.subtract) for seed in minus),
@@ -177,7 +178,8 @@ class MaskStream:
             for stream, combine in streams:
                 stream.update_into(zeros, buffer)
                 combine(part, made, out=part)
-        np.bitwise_and(words, self._mask, out=words)
+        if not self._native:
+            np.bitwise_and(words, self._mask, out=words)
 
     def _mine(
         self,

@@ -52,8 +52,9 @@ def each(work: Callable[[int], _T], count: int) -> list[_T]:
 def in_order(work: Callable[[int], _T], count: int) -> Iterator[_T]:
     """``work(0)`` to ``work(count - 1)``, in order, a few of them ahead of the reader.
 
-    At most as many as there are cores, and eight, are made or waiting at a time.  One
-    that raises does so when its turn comes.  Closing the iterator ends the work.
+    At most as many as there are cores, and one more, are made or waiting at a time
+    (cores beyond the eighth do not count).  One that raises does so when its turn
+    comes.  Closing the iterator ends the work.
     """
     workers = _workers(count)
     if workers < 2:
@@ -64,7 +65,7 @@ def in_order(work: Callable[[int], _T], count: int) -> Iterator[_T]:
         ahead: deque[Future[_T]] = deque()
         try:
             for index in range(count):
-                if len(ahead) == workers:
+                if len(ahead) > workers:
                     yield ahead.popleft().result()
                 ahead.append(pool.submit(work, index))
             while ahead:

@@ -32,7 +32,7 @@ __all__ = [
 _COLLECT_PLAIN: Final = 0  # the kind of the one request that `plain` has
 
 
-_BLOCK: Final = 1 << 15  # values encoded at once: what is in between stays small
+_BLOCK: Final = 1 << 16  # values encoded at once: what is in between stays small
 
 
 def log_form(message: bytes) -> tuple[bytes, int] | None:

@@ -3,8 +3,8 @@
 
 Deterministic CBOR (RFC 8949, section 4.2.1) restricted to integers, byte strings,
 text, arrays, and maps with integer keys 0 to 23.  No floats, tags, booleans, nulls,
-indefinite lengths or duplicate keys.  A decoder re-encodes and compares, so that
-every value has exactly one byte form (protocols/masking/SPEC.md, section 2).
+indefinite lengths or duplicate keys.  A decoder checks the form of all bytes before it
+parses them, so that every value has exactly one (protocols/masking/SPEC.md, section 2).
 
 Every hash, key derivation and signature starts with a label that holds the name and
 version of its specification, and takes its parts as one CBOR array: no two lists of
@@ -155,9 +155,10 @@ def encode_before(value: Mapping[int, Value], large: bytes | memoryview) -> byte
 
 
 def decode_before(data: bytes) -> tuple[Value, memoryview]:
-    """``decode`` of a map, with its last field taken out where it is a byte string.
+    """``decode`` of a map whose last field is a byte string, without a copy of it.
 
-    Returns the map with that field empty, and the string as a part of ``data``.
+    Returns the map with that field empty, and the string as a part of ``data``.  Raises
+    ProtocolError for anything else.
     """
     value, part = _last_string(data)
     return decode(value), part

@@ -32,7 +32,8 @@ from secure_fl.masking.vectors import ChunkTree, Vectors
 from secure_fl.round import Participant, parked
 
 from .consortium import make_session
-from .test_round import MODEL, World, opened
+from .engines.support import NAMES
+from .test_round import MODEL, World, note, opened
 
 NAME = "clinic-a"
 
@@ -64,7 +65,7 @@ def test_an_upload_ends_where_another_attempt_is_opened(resident_world: World) -
     upload = client.handle(inboxes[NAME])
     next(upload)
     client.open(0, 1, MODEL)
-    with pytest.raises(UsageError, match="another attempt was opened"):
+    with pytest.raises(UsageError, match="the attempt is over"):
         next(upload)
     assert world.states(NAME) == ["sent"]
     # The update is spent in the first context: the second needs a new one.
@@ -180,6 +181,74 @@ def test_a_late_or_repeated_message_is_let_go(world: World) -> None:
     data = wire.encode({k: changed.value(k) for k in range(5)} | {5: other})
     with pytest.raises(FaultyClient, match="second message"):
         a.receive(NAME, data)
+
+
+def to_the_end(world: World, place: tuple[int, int], *, late: str) -> tuple[Any, bytes]:
+    """A whole attempt, closed before ``late`` agrees and reveals; its agreement."""
+    a = world.aggregation(*place)
+    inboxes = world.up_to_inboxes(a, place)
+    kept = b""
+    for name in NAMES:
+        world.offer(name)
+        for m in world.participants[name].handle(inboxes[name]):
+            a.receive(name, m)
+    a.advance()
+    while a.result is None:
+        for name, message in dict(a.outgoing).items():
+            for m in world.participants[name].handle(message):
+                if name == late:
+                    kept = m
+                else:
+                    a.receive(name, m)
+        a.advance()
+    return a, kept
+
+
+def test_what_comes_after_the_end_is_let_go(world: World) -> None:
+    a, agreement = to_the_end(world, (0, 0), late="clinic-d")
+    assert a.result is not None
+    assert a.result.survivors == NAMES
+    reveal = wire.encode({0: 10, 1: a.session.ctx, 2: 3, 3: [], 4: bytes(64)})
+    assert not a.receive("clinic-d", agreement)
+    assert not a.receive("clinic-d", reveal)
+    with pytest.raises(UsageError, match="the attempt is over"):
+        a.advance()
+
+
+def test_what_comes_after_too_few_is_let_go(world: World) -> None:
+    a = world.aggregation(0, 0)
+    first = {n: p.open(0, 0, MODEL)[0] for n, p in world.participants.items()}
+    with pytest.raises(TooFewClients):
+        a.advance()
+    assert not a.receive(NAME, first[NAME])
+
+
+def test_a_late_agreement_is_nobodys_fault(resident_world: World) -> None:
+    """The sum was opened with it in, on the word of the others."""
+    world = resident_world
+    client = world.participants["clinic-d"]
+    said: list[bytes] = []
+    handle = client.handle
+
+    def heard(message: bytes) -> Iterator[bytes]:
+        for m in handle(message):
+            said.append(m)
+            yield m
+
+    client.handle = heard  # type: ignore[method-assign]
+    opening = client.open
+
+    def opened_(*place: Any) -> list[bytes]:
+        said.extend(first := opening(*place))
+        return first
+
+    client.open = opened_  # type: ignore[method-assign,assignment]
+    to_the_end(world, (0, 0), late="clinic-d")
+    for m in said:
+        if messages.kind_of(m) in (1, 3, 6):
+            note(world, (0, 0), "clinic-d", m)
+    assert 8 in map(messages.kind_of, said)
+    assert client.countersign(world.log.entries, world.log.entries[-1])
 
 
 def test_two_threads_do_not_add_a_vector_twice() -> None:

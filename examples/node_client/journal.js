@@ -72,6 +72,19 @@ export class Journal {
 
   /** Before the first message: refuses a second start, and a spent vector. */
   started() {
+    this.#refuseSpent();
+    createDurably(this.folder, this.name + STARTED, { client: this.client });
+  }
+
+  /** Before the first masked chunk. */
+  spent() {
+    const { session, client, vector } = this;
+    createDurably(this.folder, this.name + SPENT, { session, client, vector });
+    // Once more: another context may have spent it since. Both may lose, two never win.
+    this.#refuseSpent();
+  }
+
+  #refuseSpent() {
     for (const file of readdirSync(this.folder)) {
       if (file.endsWith(SPENT) && file !== this.name + SPENT) {
         const spent = readRecord(join(this.folder, file));
@@ -80,13 +93,6 @@ export class Journal {
         }
       }
     }
-    createDurably(this.folder, this.name + STARTED, { client: this.client });
-  }
-
-  /** Before the first masked chunk. */
-  spent() {
-    const { session, client, vector } = this;
-    createDurably(this.folder, this.name + SPENT, { session, client, vector });
   }
 
   /** SPEC 7: one of the proofs must show that the other context cannot open it. */

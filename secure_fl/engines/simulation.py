@@ -272,8 +272,8 @@ class Simulation:
     def _heed(self, dropouts: list[Dropout]) -> None:
         """Leave out a dealer whom more members accuse than may collude.
 
-        One of them is honest then, and its box was bad.  A single accuser proves
-        nothing: it may be framing the dealer, and has left the attempt itself.  A
+        One of them is honest then, and its box was bad.  Fewer accusers prove nothing:
+        they may be framing the dealer, and have left the attempt themselves.  A
         resumed run counts anew.
         """
         for dropout in dropouts:

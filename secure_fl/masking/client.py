@@ -35,7 +35,7 @@ from ..errors import (
     StateReused,
     UsageError,
 )
-from ..fixedpoint import Word, pack
+from ..fixedpoint import Word, pack, word_dtype
 from ..identity import Identity
 from . import crypto, shamir
 from .checks import check_agreements, check_cohort, need, self_commitment
@@ -209,7 +209,7 @@ class AwaitInbox(_State):
         beta_, z_, seal_seed, own, cohort, keys = self._spend()
         session, me = self._session, self._me
         p = session.parameters
-        if words.shape != (p.length,) or pack(words[:0], p.word_bits) != b"":
+        if words.shape != (p.length,) or words.dtype != word_dtype(p.word_bits):
             raise UsageError(f"a vector of {p.length} words was expected")
         if len(claim) != wire.HASH_BYTES or len(attached) not in (0, wire.HASH_BYTES):
             raise UsageError("a claim and an attached root have 32 bytes")

@@ -27,7 +27,7 @@ def message(session: Session, kind: int, *fields: wire.Value) -> bytes:
     return wire.encode({0: kind, 1: session.ctx, **dict(enumerate(fields, start=2))})
 
 
-# The largest row but that of an inbox, whose path may be 64 nodes long.
+# No row is larger than these; one of an inbox has a path of up to 64 nodes.
 ROW_BYTES: Final = 256
 INBOX_ROW_BYTES: Final = 2_600
 

@@ -72,7 +72,7 @@ class Vectors:
         chunks.append(data)
 
     def join(self, client: int, root: bytes) -> None:
-        """Add a whole vector to the sum, once.
+        """Add a whole vector to the sum, once.  Callers take turns.
 
         Raises FaultyClient unless all chunks are there and ``root`` is theirs; the sum
         is then as it was.

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import masking
-from ..errors import FaultyClient, ProtocolError
+from ..errors import FaultyClient, ProtocolError, UsageError
 from ..fixedpoint import Encoding
 from ..masking import Session, messages
 from ..model import GlobalModel
@@ -89,6 +89,7 @@ class Aggregation:
         self._statement = b""
         self._lock = threading.RLock()
         self._last: dict[str, bytes] = {}
+        self._over = False
         self._collector: _Collector
         if kind == "plain":
             self._collector = CollectPlain(session)
@@ -123,14 +124,17 @@ class Aggregation:
     def receive(self, sender: str, data: bytes) -> bool:
         """Take one message of ``sender``, whom the engine has authenticated.
 
-        Returns whether it counts: one of an earlier step or another attempt, or the
-        last one once more, is let go, since a slow network is nobody's fault.  Raises
-        FaultyClient naming the sender of a wrong one; the step goes on for the others.
+        Returns whether it counts: one of an earlier step, of another attempt or after
+        the end, or the last one once more, is let go: a slow network is nobody's fault.
+        Raises FaultyClient naming the sender of a wrong one; the step goes on for the
+        others.
         """
         session = self.session
         index = session.roster.index(sender)
         try:
             with self._lock:
+                if self._over:
+                    return False
                 late = messages.kind_of(data) < _FIRST_KIND[type(self._collector)]
                 elsewhere = messages.context_of(data) != session.ctx
                 if late or elsewhere or data == self._last.get(sender):
@@ -167,7 +171,14 @@ class Aggregation:
         Raises TooFewClients; nothing was opened.
         """
         with self._lock:
-            self._advance()
+            if self._over:
+                raise UsageError("the attempt is over")
+            try:
+                self._advance()
+            except ProtocolError:
+                self._over = True
+                raise
+            self._over = self.result is not None
 
     def _advance(self) -> None:
         s = self.session

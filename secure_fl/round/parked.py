@@ -14,6 +14,7 @@ depend on what was drawn.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeVar, final
@@ -128,7 +129,7 @@ class ParkedParticipant:
             client = self._make(log_head=b"")
             try:
                 client.unpark(before, self._values)
-            except EngineError as error:  # a disk, say: nothing was answered yet
+            except Exception as error:  # a disk, say: nothing was answered yet
                 failure.append(error)
                 return before
             offered, given = client.offered, []
@@ -176,7 +177,8 @@ class ParkedParticipant:
 
     def _keep(self, before: Offer | None, now: Offer | None) -> None:
         if before is not None:
-            self._keystore.advance(self._place(before.reservation), lambda _: None)
+            with contextlib.suppress(UsageError):  # damaged, and gone already
+                self._keystore.advance(self._place(before.reservation), lambda _: None)
         if now is not None:
             vector = now.vector()
             if vector.size > _MOST:

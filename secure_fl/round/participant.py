@@ -17,7 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import masking, wire
-from ..errors import EngineError, FaultyAggregator, SecureFLError, UsageError
+from ..errors import (
+    EngineError,
+    FaultyAggregator,
+    ProtocolError,
+    SecureFLError,
+    UsageError,
+)
 from ..identity import Identity
 from ..keystore import Keystore
 from ..masking import Session, messages
@@ -46,6 +52,7 @@ from .protections import (
 __all__ = ["Offer", "Participant"]
 
 _PARKED: Final = "secure-fl/participant/1"
+_MAY_BE_LATE: Final = (8, 10)  # agreements and reveals: threshold of them are enough
 _Vector = NDArray[np.float64]
 
 
@@ -115,7 +122,7 @@ class Participant:
         self._protection: ClientProtection | None = None
         self._reservation: Reservation | None = None
         self._offer: Offer | None = None
-        self._sent: list[tuple[tuple[int, int], bytes]] = []
+        self._sent: list[tuple[tuple[int, int, int], bytes]] = []
         self._over = -1
         self._opened = 0
         self._log_head = log_head
@@ -241,7 +248,7 @@ class Participant:
         """What the ledger says became of the update; it survives every crash of us."""
         for release in self._ledger.releases(self._plan.lineage):
             if release.entry_hash == offer.reservation.entry_hash:
-                left = offer.left and release.state == "reserved"
+                left = offer.left and release.state in ("reserved", "omitted")
                 return "sent" if left else release.state
         raise _ledger_lost()
 
@@ -270,6 +277,8 @@ class Participant:
 
         The caller sends each piece as it comes: a long vector is never held twice.
         Once another attempt is open, an answer that is under way ends (UsageError).
+        Whatever is handled ends the attempt unless it is the one message that is due,
+        so a delayed one of another attempt (``messages.context_of``) is not handed in.
         """
         with self._lock:
             protection, session = self._protection, self._session
@@ -281,7 +290,7 @@ class Participant:
             while True:
                 with self._lock:
                     if self._protection is not protection:
-                        raise UsageError("another attempt was opened meanwhile")
+                        raise UsageError("the attempt is over for this client")
                     answer = next(answers, None)
                     if answer is None:
                         return
@@ -331,6 +340,7 @@ class Participant:
             messages.Signatures.decode(signatures, session),
         )
         self._ledger.omitted(offer.reservation, ctx=session.ctx, now=self._now())
+        offer.left = False
 
     @_alone
     def conclude(self, *, opened: bool) -> None:
@@ -360,7 +370,7 @@ class Participant:
     def _note(self, message: bytes, place: tuple[int, int]) -> None:
         form = log_form(message)
         if form is not None:
-            self._sent.append((place, form[0]))
+            self._sent.append(((*place, messages.kind_of(message)), form[0]))
 
     @_alone
     def countersign(self, entries: Sequence[Entry], entry: Entry) -> bytes:
@@ -368,7 +378,8 @@ class Participant:
 
         ``entries``: the log.  Raises FaultyAggregator where it does not continue what
         we signed, or does not hold our messages exactly as we sent them.  A message of
-        an attempt that failed may be missing: it may have been late.
+        an attempt that failed may be missing, and so may an agreement or a reveal: it
+        may have been late, and the sum was opened without it.
         """
         heads = [e.hash for e in entries]
         begin = heads.index(self._log_head) + 1 if self._log_head in heads else 0
@@ -379,7 +390,11 @@ class Participant:
             head=self._log_head,
             member=self.name,
             sent=[form for _, form in self._sent],
-            may_miss={form for place, form in self._sent if place != now},
+            may_miss={
+                form
+                for (*place, kind), form in self._sent
+                if tuple(place) != now or kind in _MAY_BE_LATE
+            },
         )
         if not since or head != entry.hash:
             raise FaultyAggregator("the entry is not the one that this log ends with")
@@ -398,7 +413,8 @@ class Participant:
     def park(self) -> bytes:
         """All that a later process goes on from, but for an update's values.
 
-        Spends the protection's state: it answers no further message here.
+        Spends the protection's state: it answers no further message here, but an upload
+        under way goes on.
         """
         session, reservation, offer = self._session, self._reservation, self._offer
         opened: list[wire.Value] = []
@@ -425,7 +441,11 @@ class Participant:
         taken ``data`` out exactly once.  Raises UsageError where another version parked
         it, or where the ledger is not the one it was parked beside.
         """
-        match wire.decode(data):
+        try:
+            parked = wire.decode(data)
+        except ProtocolError:
+            parked = b""
+        match parked:
             case [
                 str(spec),
                 [int(round_index), int(attempt), int(count), int(over)],
@@ -457,8 +477,8 @@ class Participant:
                     self._protection = self._protect(self._session, protection)
         for row in sent:
             match row:
-                case [int(of_round), int(of_attempt), bytes(form)]:
-                    self._sent.append(((of_round, of_attempt), form))
+                case [int(of_round), int(of_attempt), int(kind), bytes(form)]:
+                    self._sent.append(((of_round, of_attempt, kind), form))
         if reserved:
             reservation = self._reserved(reserved)
             self._reservation = reservation

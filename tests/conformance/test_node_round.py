@@ -252,3 +252,38 @@ def test_a_state_is_spent_before_its_message_is_read(node: str) -> None:
     )
     assert ended.stderr == ""
     assert ended.stdout.split() == ["ProtocolError", "UsageError"]
+
+
+SPENT_TWICE = """
+import { Journal } from "./journal.js";
+
+const [folder, text] = process.argv.slice(1);
+const { session, client } = JSON.parse(text);
+const next = { ...session, attempt: session.attempt + 1 };
+const journals = [session, next].map((s) => new Journal(folder, s, client, ["1"], []));
+// Both contexts are begun before either is asked for the vector.
+journals.forEach((journal) => journal.started());
+for (const journal of journals) {
+  try {
+    journal.spent();
+    console.log("leaves");
+  } catch (error) {
+    console.log(error.kind);
+  }
+}
+"""
+
+
+def test_a_vector_leaves_in_one_of_two_contexts(node: str, tmp_path: Path) -> None:
+    """SPEC 7, where two attempts overlap."""
+    given = next(c["input"] for c in load("client") if "error" not in c["expect"])
+    script = [node, "--input-type=module", "-e", SPENT_TWICE]
+    ended = subprocess.run(
+        [*script, str(tmp_path), json.dumps(given)],
+        cwd=CLIENT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.stderr == ""
+    assert ended.stdout.split() == ["leaves", "UsageError"]

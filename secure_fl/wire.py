@@ -137,9 +137,9 @@ def decode(data: bytes) -> Value:
     return value
 
 
-_BEFORE: Final = 256
-
 # -- large byte strings, which are not copied more often than they must ----------------
+
+_BEFORE: Final = 256  # bytes that may stand in a map before its large string
 
 
 def encode_before(value: Mapping[int, Value], large: bytes | memoryview) -> bytes:

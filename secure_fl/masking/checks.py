@@ -50,8 +50,9 @@ def check_cohort(session: Session, keys: CohortKeys) -> None:
     rows = keys.announcements
 
     def holds(k: int) -> bool:
-        signed = wire.Signed(rows[k].label(), *rows[k].signed(session))
-        return signed.by(session.public_key(rows[k].client), rows[k].signature)
+        a = rows[k]
+        public = session.public_key(a.client)
+        return wire.verify(public, a.signature, a.label(), *a.signed(session))
 
     for a, good in zip(rows, each(holds, len(rows)), strict=True):
         if not good:

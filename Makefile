@@ -2,14 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := train,report,examples,dev
+EXTRAS := ckks,train,report,examples,dev
 # One file pins what must be pinned; see README, "Choosing a PyTorch build".
 STAMP := $(VENV)/.installed
 
 FLOWER := .venv-flower
 FLOWER_STAMP := $(FLOWER)/.installed
 
-.PHONY: setup demo test test-long lint types floors check bench bench-flower clean
+.PHONY: setup demo test test-long lint types floors check bench bench-tenseal bench-flower clean
 
 setup: $(STAMP)
 
@@ -43,6 +43,10 @@ check: lint types floors test
 
 bench: $(STAMP)
 	@$(BIN)/python benchmarks/masking.py
+
+# TenSEAL, as others configure it, beside ours; ARGS="--quick" for a small case.
+bench-tenseal: $(STAMP)
+	@$(BIN)/python benchmarks/against_tenseal.py $(ARGS)
 
 # Flower beside ours, in an environment of its own; ARGS="--quick" for one case.
 $(FLOWER_STAMP): pyproject.toml constraints.txt

@@ -10,22 +10,28 @@ implementation.
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import queue
 import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+import sealed_ckks
 import sealed_shares
+from ckks_recipes import Recipes
+from plain_crypto import Wrong
 
 PROTOCOL = "secure-fl/conformance/1"
-SPECIFICATION = "secure-fl/masking/1"
-VECTORS = Path(__file__).resolve().parent / "masking" / "vectors" / "1"
+SPECIFICATIONS = {
+    "masking": "secure-fl/masking/1",
+    "ckks": "secure-fl/ckks/1",
+}
 # A reply is never longer than the inboxes of one case; a line without end is none.
 LONGEST_LINE = 1 << 24
 SUCCESS = "something sent, and no error"
@@ -35,6 +41,7 @@ AGAIN = {
     "message": ["bytes"],
     "key_text": ["text"],
     "unpack": ["bytes"],
+    "write": ["residues"],
     "leaves": ["root", "path"],
 }
 
@@ -62,6 +69,14 @@ class Case:
     check: str
     input: dict[str, Any]
     expect: dict[str, Any]
+    recipes: Recipes | None = None
+
+    def plain(self) -> "Case":
+        """The same, with all recipes of CKKS vectors written out."""
+        if self.recipes is None:
+            return self
+        given, expect = self.recipes.plain(self.input), self.recipes.sent(self.expect)
+        return dataclasses.replace(self, input=given, expect=expect)
 
 
 @dataclass
@@ -75,13 +90,14 @@ class Tally:
 class Done:
     """What is known after a run."""
 
+    specification: str
     implementation: str = ""
     tallies: dict[str, Tally] = field(default_factory=dict)
     failures: list[tuple[Case, str]] = field(default_factory=list)
     stopped: str = ""
 
 
-def read_cases(folder: Path, kinds: set[str]) -> list[Case]:
+def read_cases(folder: Path, specification: str, kinds: set[str]) -> list[Case]:
     """All cases of `kinds` (empty: of every kind), their sessions resolved."""
     cases: list[Case] = []
     found = set()
@@ -89,17 +105,23 @@ def read_cases(folder: Path, kinds: set[str]) -> list[Case]:
         try:
             file = json.loads(path.read_text(encoding="utf-8"))
             kind, sessions = file["kind"], file.get("sessions", {})
-            if file["spec"] != SPECIFICATION:
+            if file["spec"] != specification:
                 raise CannotRun(f"{path}: vectors of {file['spec']}")
             found.add(kind)
             if kinds and kind not in kinds:
                 continue
+            recipes: dict[str, Recipes] = {}
             for case in file["cases"]:
                 given = dict(case["input"])
                 if isinstance(given.get("session"), str):
                     given["session"] = sessions[given["session"]]
-                description, check = case["description"], case.get("check", "")
-                cases.append(Case(kind, description, check, given, case["expect"]))
+                session, made = given.get("session"), None
+                if specification == SPECIFICATIONS["ckks"]:
+                    # One for each context, so that no recipe is followed twice.
+                    made = Recipes(file.get("data", {}), session)
+                    made = recipes.setdefault(json.dumps(session), made)
+                named = (kind, case["description"], case.get("check", ""))
+                cases.append(Case(*named, given, case["expect"], made))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CannotRun(f"{path}: not a file of vectors: {error!r}") from None
     if not found:
@@ -229,8 +251,10 @@ def expected_outcomes(case: Case) -> Iterator[object]:
     for operation in operations:
         if "error" in case.expect and operation is operations[-1]:
             yield case.expect
+        elif "refused" in operation:
+            yield operation["refused"]
         elif operation["op"] == "add":
-            yield operation.get("refused", {})
+            yield {}
         elif "error" in case.expect:
             yield SUCCESS
         else:
@@ -246,42 +270,78 @@ def compare_operations(case: Case, reply: dict[str, Any]) -> None:
     if not isinstance(outcomes, list):
         raise Differs(f"no outcomes in {brief(reply)}")
     for number, expected in enumerate(expected_outcomes(case)):
-        where = f"operation {number}, {case.input['operations'][number]['op']}"
+        operation = case.input["operations"][number]
+        where = f"operation {number}, {operation['op']}"
         if number == len(outcomes):
             raise Differs(f"{where}: not done, {number} outcomes")
         try:
-            compare_outcome(case, expected, outcomes[number])
+            compare_outcome(case, operation, expected, outcomes[number])
         except Differs as difference:
             raise Differs(f"{where}: {difference}") from None
     if len(outcomes) != len(case.input["operations"]):
         raise Differs("more outcomes than operations")
 
 
-def compare_outcome(case: Case, expected: object, answered: object) -> None:
+def compare_outcome(
+    case: Case, operation: dict[str, Any], expected: object, answered: object
+) -> None:
     if expected == SUCCESS:
         if not isinstance(answered, dict) or set(answered) != {"sent"}:
             raise Differs(f"expected {SUCCESS}, answered {brief(answered)}")
         return
-    sent = expected.get("sent") if isinstance(expected, dict) else None
-    if case.kind != "client" or not isinstance(sent, dict):
+    found = look_inside(case, operation, expected)
+    if found is None:
         same(expected, answered)
         return
-    # Boxes are sealed afresh: this message is compared by its parts.
+    name, look = found
+    # Boxes are sealed afresh: these messages are compared by their parts.
     try:
         assert isinstance(answered, dict)
-        message, client = bytes.fromhex(answered["sent"]), case.input["client"]
-        sealed_shares.check(message, case.input["session"], client, sent)
-    except (AssertionError, KeyError, TypeError, ValueError):
-        raise Differs(f"no SealedShares in {brief(answered)}") from None
-    except sealed_shares.WrongShares as wrong:
-        raise Differs(f"SealedShares: {wrong}") from None
+        assert set(answered) == {"sent"}
+        look(answered["sent"])
+    except (AssertionError, TypeError, ValueError):
+        raise Differs(f"no {name} in {brief(answered)}") from None
+    except Wrong as wrong:
+        raise Differs(f"{name}: {wrong}") from None
 
 
-def run(cases: list[Case], implementation: Implementation, skips_fail: bool) -> Done:
-    done = Done(tallies={case.kind: Tally() for case in cases})
+def look_inside(
+    case: Case, operation: dict[str, Any], expected: object
+) -> tuple[str, Callable[[Any], None]] | None:
+    """The message that answers an operation, and what checks it; None: bytes do."""
+    given, session = case.input, case.input["session"]
+    if not isinstance(expected, dict) or "error" in expected:
+        return None
+    if "ciphertexts" in expected:
+        return "Input", lambda sent: sealed_ckks.check_upload(
+            [bytes.fromhex(message) for message in sent], given, expected
+        )
+    described = expected.get("sent")
+    if not isinstance(described, dict):
+        return None
+    if case.kind == "client":
+        return "SealedShares", lambda sent: sealed_shares.check(
+            bytes.fromhex(sent), session, given["client"], described
+        )
+    if case.kind == "keyholder":
+        asked = bytes.fromhex(operation["message"])
+        return "Release", lambda sent: sealed_ckks.check_release(
+            bytes.fromhex(sent), asked, session, described
+        )
+    return None
+
+
+def run(
+    specification: str,
+    cases: list[Case],
+    implementation: Implementation,
+    skips_fail: bool,
+) -> Done:
+    done = Done(specification, tallies={case.kind: Tally() for case in cases})
     try:
-        done.implementation = greet(implementation)
-        for number, case in enumerate(cases, start=1):
+        done.implementation = greet(specification, implementation)
+        for number, written in enumerate(cases, start=1):
+            case = written.plain()
             if sys.stderr.isatty():
                 sys.stderr.write(f"\r{number} of {len(cases)} ")
             tally = done.tallies[case.kind]
@@ -290,13 +350,13 @@ def run(cases: list[Case], implementation: Implementation, skips_fail: bool) -> 
                 if reply == {"skip": True}:
                     tally.skipped += 1
                     if skips_fail:
-                        done.failures.append((case, "skipped"))
+                        done.failures.append((written, "skipped"))
                     continue
                 compare(case, reply)
                 tally.passed += 1
             except (Differs, RecursionError) as difference:
                 tally.failed += 1
-                done.failures.append((case, str(difference)))
+                done.failures.append((written, str(difference)))
     except Stopped as reason:
         done.stopped = str(reason)
     finally:
@@ -305,14 +365,14 @@ def run(cases: list[Case], implementation: Implementation, skips_fail: bool) -> 
     return done
 
 
-def greet(implementation: Implementation) -> str:
-    given = {"protocol": PROTOCOL, "specification": SPECIFICATION}
+def greet(specification: str, implementation: Implementation) -> str:
+    given = {"protocol": PROTOCOL, "specification": specification}
     try:
         result = implementation.ask(0, "hello", given).get("result")
     except Ended as error:
         raise CannotRun(f"cannot start the implementation: {error}") from None
-    if not isinstance(result, dict) or result.get("specification") != SPECIFICATION:
-        raise Stopped(f"it does not implement {SPECIFICATION}: {brief(result)}")
+    if not isinstance(result, dict) or result.get("specification") != specification:
+        raise Stopped(f"it does not implement {specification}: {brief(result)}")
     return json.dumps(result.get("implementation", "an implementation without a name"))
 
 
@@ -322,7 +382,7 @@ def passes(done: Done) -> bool:
 
 
 def as_text(done: Done, cases: list[Case]) -> str:
-    lines = [f"{SPECIFICATION}: {done.implementation or 'no answer to hello'}"]
+    lines = [f"{done.specification}: {done.implementation or 'no answer to hello'}"]
     lines.append(f"{'kind':<14}{'passed':>8}{'failed':>8}{'skipped':>9}")
     for kind, tally in done.tallies.items():
         row = f"{tally.passed:>8}{tally.failed:>8}{tally.skipped:>9}"
@@ -346,7 +406,7 @@ def as_text(done: Done, cases: list[Case]) -> str:
 
 def as_json(done: Done) -> str:
     document = {
-        "specification": SPECIFICATION,
+        "specification": done.specification,
         "implementation": done.implementation,
         "conforms": passes(done),
         "kinds": {kind: vars(tally) for kind, tally in done.tallies.items()},
@@ -365,8 +425,9 @@ def arguments() -> argparse.Namespace:
         description="Runs an implementation against the vectors.",
         usage="%(prog)s [options] -- COMMAND ARGS...",
     )
+    parser.add_argument("--spec", choices=SPECIFICATIONS, default="masking")
     parser.add_argument("--kinds", default="", help="only these, with commas between")
-    parser.add_argument("--vectors", type=Path, default=VECTORS, help="their folder")
+    parser.add_argument("--vectors", type=Path, help="their folder")
     parser.add_argument("--json", action="store_true", help="report as JSON")
     parser.add_argument("--require-all", action="store_true", help="a skip fails")
     parser.add_argument("--timeout", type=float, default=30, help="seconds for a case")
@@ -379,12 +440,15 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     options = arguments()
+    specification = SPECIFICATIONS[options.spec]
+    protocols = Path(__file__).resolve().parent
+    folder = options.vectors or protocols / options.spec / "vectors" / "1"
     try:
         kinds = set(filter(None, options.kinds.split(",")))
-        cases = read_cases(options.vectors, kinds)
+        cases = read_cases(folder, specification, kinds)
         implementation = Implementation(options.command, options.timeout)
         try:
-            done = run(cases, implementation, options.require_all)
+            done = run(specification, cases, implementation, options.require_all)
         finally:
             implementation.close()
     except CannotRun as error:

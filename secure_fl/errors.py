@@ -17,6 +17,7 @@ __all__ = [
     "FaultyAggregator",
     "FaultyClient",
     "FaultyClientOrAggregator",
+    "FaultyKeyHolder",
     "PlanError",
     "ProtocolError",
     "SecureFLError",
@@ -120,6 +121,12 @@ class FaultyAggregator(ProtocolError):
 
 class FaultyClientOrAggregator(FaultyClient):
     """Not proof: the aggregator may have framed ``client``."""
+
+
+class FaultyKeyHolder(ProtocolError):
+    """Only the key holder can have caused this."""
+
+    default_hint = "stop, and compare plan hashes with the key holder"
 
 
 class TooFewClients(ProtocolError):

@@ -31,6 +31,8 @@ __all__ = [
     "pack",
     "packed_size",
     "unpack",
+    "unwrap",
+    "wrap",
 ]
 
 Word = np.uint8 | np.uint16 | np.uint32 | np.uint64
@@ -154,23 +156,33 @@ class Encoding:
 
     def wrap(self, units: NDArray[np.int64]) -> NDArray[Word]:
         """Integers to two's complement words."""
-        mask = np.uint64(2**self.word_bits - 1)
-        return (units.view(np.uint64) & mask).astype(self.dtype)
+        return wrap(units, self.word_bits)
 
     def unwrap(self, words: NDArray[Word]) -> NDArray[np.int64]:
         """Words of a sum to the integers they stand for."""
-        shift = 64 - self.word_bits
-        wide = words.astype(np.uint64)
-        wide <<= np.uint64(shift)
-        units = wide.view(np.int64)
-        units >>= shift
-        return units
+        return unwrap(words, self.word_bits)
 
     def decode(self, words: NDArray[Word]) -> NDArray[np.float64]:
         """Words of a sum to its reals: exact multiples of ``step``."""
         reals = self.unwrap(words).astype(np.float64)
         reals *= self.step
         return reals
+
+
+def wrap(units: NDArray[np.int64], word_bits: int) -> NDArray[Word]:
+    """Integers to two's complement words."""
+    mask = np.uint64(2**word_bits - 1)
+    return (units.view(np.uint64) & mask).astype(word_dtype(word_bits))
+
+
+def unwrap(words: NDArray[Word], word_bits: int) -> NDArray[np.int64]:
+    """Two's complement words to the integers they stand for."""
+    shift = 64 - word_bits
+    wide = words.astype(np.uint64)
+    wide <<= np.uint64(shift)
+    units = wide.view(np.int64)
+    units >>= shift
+    return units
 
 
 def packed_size(count: int, word_bits: int) -> int:

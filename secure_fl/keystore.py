@@ -48,6 +48,9 @@ class Keystore(Protocol):
     def begin(self, ctx: bytes) -> None:
         """Record that ``ctx`` was started.  Raises UsageError if it was before."""
 
+    def begun(self, ctx: bytes) -> bool:
+        """Whether ``ctx`` was started before."""
+
     def park(self, key: bytes, state: bytes) -> None:
         """Keep a first state.  Raises UsageError if one is kept under ``key``."""
 
@@ -93,6 +96,10 @@ class MemoryKeystore:
             if ctx in self._begun:
                 raise _begun()
             self._begun.add(ctx)
+
+    def begun(self, ctx: bytes) -> bool:
+        with self._lock:
+            return ctx in self._begun
 
     def park(self, key: bytes, state: bytes) -> None:
         with self._lock:
@@ -161,6 +168,11 @@ class DiskKeystore:
         with self._transaction():
             if not self._run("INSERT OR IGNORE INTO begun VALUES (?)", ctx).rowcount:
                 raise _begun()
+
+    def begun(self, ctx: bytes) -> bool:
+        with self._transaction():
+            sql = "SELECT 1 FROM begun WHERE ctx = ?"
+            return self._run(sql, ctx).fetchone() is not None
 
     def park(self, key: bytes, state: bytes) -> None:
         with self._transaction():

@@ -18,7 +18,7 @@ from .fixedpoint import Word, pack
 from .identity import Identity
 from .masking import Opened, Session
 from .masking.messages import INPUT_LABEL, Chunk, MaskedInput
-from .masking.vectors import ChunkTree, Vectors
+from .masking.vectors import Vectors, chunk_tree
 
 __all__ = ["CollectPlain", "upload"]
 
@@ -34,11 +34,11 @@ def upload(
     if words.shape != (p.length,):
         raise UsageError(f"a vector of {p.length} words was expected")
     me = session.roster.index(identity.name)
-    tree = ChunkTree()
+    tree = chunk_tree()
     for index in range(p.chunks):
         begin, end = p.chunk_range(index)
         data = pack(words[begin:end], p.word_bits)
-        tree.add(ChunkTree.leaf(data))
+        tree.add(tree.leaf(data))
         yield Chunk(me, index, data)
     unsigned = MaskedInput(me, tree.root(), _NONE, claim, b"", b"")
     signature = identity.sign(INPUT_LABEL, *unsigned.signed(session, _NONE))

@@ -12,182 +12,31 @@ import functools
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, final
+from typing import Any, Final, final
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from . import wire
+from . import ckks, masking, wire
 from .errors import PlanError, UsageError
 from .fixedpoint import Encoding, finest_step
 from .identity import Identity, Member, Roster, key_from_text
-from .masking import (
-    Parameters,
-    Session,
-    default_threshold,
-    smallest_threshold,
-)
+from .masking import default_threshold, smallest_threshold
 from .privacy import Event, PoissonGaussian, Repeated, calibrate_noise, epsilon
+from .sections import MemberEntry, read_document
 
-__all__ = ["SCHEMA", "Column", "Plan", "endorse", "load_plan", "verify_endorsement"]
+__all__ = [
+    "SCHEMA",
+    "Plan",
+    "Session",
+    "endorse",
+    "load_plan",
+    "verify_endorsement",
+]
+
+Session = masking.Session | ckks.Session
 
 SCHEMA: Final = "secure-fl/plan/1"
 _ENDORSEMENT: Final = "secure-fl/plan/1 endorsement"
-
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Count = Annotated[int, Field(ge=1, le=10_000_000)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class MemberEntry(_Section):
-    """One member.  ``records`` is its public nominal size, never counted from data."""
-
-    name: Name
-    key: str | None = None
-    records: Count
-    weight: Annotated[int, Field(ge=1, le=1_000_000)] = 1
-
-
-class Parties(_Section):
-    members: Annotated[list[MemberEntry], Field(min_length=3, max_length=1000)]
-    aggregator: str | None = None
-    max_colluding: Annotated[int, Field(ge=0)] = 1
-    threshold: int | None = None
-    min_clients: int | None = None
-
-
-class Rounds(_Section):
-    """``spare`` releases are budgeted beyond ``count``, for attempts that crash."""
-
-    count: Annotated[int, Field(ge=1, le=100_000)]
-    spare: Annotated[int, Field(ge=0, le=1000)] = 1
-    max_attempts: Annotated[int, Field(ge=1, le=10)] = 2
-
-
-class Privacy(_Section):
-    """No defaults where a number is a promise: epsilon, delta, clip norm, unit."""
-
-    mode: Literal["local"]
-    unit: Literal["record"]
-    adjacency: Literal["add-or-remove-one"]
-    overlap: Literal["disjoint", "overlapping"]
-    epsilon: Positive
-    delta: Annotated[float, Field(gt=0, lt=0.1)]
-    clip_norm: Positive
-    sampling_rate: Annotated[float, Field(gt=0, le=1)]
-    local_steps: Annotated[int, Field(ge=1, le=1_000_000)]
-    noise_multiplier: Positive | None = None
-    lineage: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-
-
-class Protection(_Section):
-    kind: Literal["masking", "plain"]
-    word_bits: Annotated[int, Field(ge=8, le=64)] = 32
-    clip: Positive = 16.0
-    step: Positive | None = None
-    chunk_words: Annotated[int, Field(ge=64, le=16_777_216)] = 65_536
-
-
-class Model(_Section):
-    """``mlp`` is built from ``hidden`` and ``seed``; ``custom`` is the trainers' own.
-
-    ``start`` is its safetensors file, unless the caller hands the start over.
-    """
-
-    kind: Literal["mlp", "custom"]
-    hidden: list[Annotated[int, Field(ge=1, le=100_000)]] = []
-    seed: Seed = 0
-    start: str | None = None
-    start_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
-
-    @model_validator(mode="after")
-    def _kind_has_its_entries(self) -> Self:
-        if self.kind == "mlp" and self.start is not None:
-            raise ValueError("`start` belongs to kind = 'custom'")
-        return self
-
-
-class Training(_Section):
-    way: Literal["opacus", "head"]
-    learning_rate: Positive = 0.1
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-
-
-class Column(_Section):
-    """Public knowledge of one column: numeric bounds, or the list of its values."""
-
-    low: Finite | None = None
-    high: Finite | None = None
-    log: bool = False
-    values: list[str | int | Finite] | None = None
-
-    @model_validator(mode="after")
-    def _bounds_or_values(self) -> Self:
-        numeric = self.low is not None and self.high is not None
-        if numeric == (self.values is not None):
-            raise ValueError("give either low and high, or values")
-        if numeric and not self.low < self.high:  # type: ignore[operator]
-            raise ValueError("low must lie below high")
-        if self.values is not None and (self.log or len(self.values) < 2):
-            raise ValueError("values are at least two, and have no logarithm")
-        return self
-
-
-class Data(_Section):
-    """How a CSV becomes features: every constant here is public."""
-
-    label: str
-    classes: Annotated[list[str | int | Finite], Field(min_length=2)]
-    columns: Annotated[dict[str, Column], Field(min_length=1)]
-    drop: list[str] = []
-    missing: Literal["refuse", "midpoint"] = "refuse"
-    missing_values: list[str] = [""]
-    split: Literal["rows", "column", "files"]
-    file: str | None = None
-    files: dict[str, str] | None = None
-    split_column: str | None = None
-    split_values: dict[str, list[str]] | None = None
-    header: list[str] | None = None
-    test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    seed: Seed = 0
-
-    @model_validator(mode="after")
-    def _split_has_its_entries(self) -> Self:
-        if (self.split == "files") != (self.files is not None):
-            raise ValueError("`files` and split = 'files' go together")
-        if (self.split == "files") == (self.file is not None):
-            raise ValueError("give `file`, or split = 'files' and `files`")
-        column = self.split_column is not None and self.split_values is not None
-        if (self.split == "column") != column:
-            raise ValueError(
-                "split = 'column' goes with `split_column` and `split_values`"
-            )
-        return self
-
-
-class _Run(_Section):
-    id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
-
-
-class _Document(_Section):
-    model_config = ConfigDict(protected_namespaces=())
-
-    schema_: Annotated[Literal["secure-fl/plan/1"], Field(alias="schema")]
-    name: Annotated[str, Field(min_length=1, max_length=100)]
-    run: _Run | None = None
-    parties: Parties
-    rounds: Rounds
-    privacy: Privacy
-    protection: Protection
-    model: Model
-    training: Training | None = None
-    data: Data | None = None
 
 
 @final
@@ -198,7 +47,7 @@ class Plan:
         """Parse and cross-check ``source``.  Raises PlanError naming the entry."""
         self.source = source
         self.folder = folder
-        doc = _parse(source)
+        doc = read_document(source)
         self.name = doc.name
         self.run_id = bytes.fromhex(doc.run.id) if doc.run else None
         self.parties = doc.parties
@@ -245,8 +94,17 @@ class Plan:
     @property
     def complete(self) -> bool:
         """Whether it names every key and its run, as a run needs."""
-        keys = all(m.key for m in self.parties.members)
-        return bool(keys and self.parties.aggregator and self.run_id)
+        parties = self.parties
+        keys = [m.key for m in parties.members] + [parties.aggregator]
+        if self.has_keyholder:
+            keys.append(parties.keyholder)
+        return all(keys) and self.run_id is not None
+
+    @property
+    def has_keyholder(self) -> bool:
+        """Whether a key holder, beside the aggregator, releases sums of keys."""
+        protection = self.protection
+        return protection.kind == "ckks" and protection.keys == "keyholder"
 
     @functools.cached_property
     def roster(self) -> Roster:
@@ -264,13 +122,11 @@ class Plan:
 
     @property
     def aggregator_key(self) -> bytes:
-        if self.parties.aggregator is None:
-            raise PlanError(
-                "is missing",
-                key="parties.aggregator",
-                hint="paste its line from `secure-fl keys show`",
-            )
-        return key_from_text(self.parties.aggregator)
+        return _key("aggregator", self.parties.aggregator)
+
+    @property
+    def keyholder_key(self) -> bytes:
+        return _key("keyholder", self.parties.keyholder)
 
     @property
     def lineage(self) -> str:
@@ -316,34 +172,91 @@ class Plan:
         budgeted = (self.rounds.count + self.rounds.spare) * members
         return epsilon([self.release] * budgeted, delta=self.privacy.delta).value
 
+    def packing(self, size: int) -> ckks.Packing:
+        """How a model of ``size`` values, and its counter, stand in ciphertexts.
+
+        Raises PlanError where no ring holds them.
+        """
+        packing = ckks.choose_packing(
+            clients=len(self.names),
+            word_bits=self.protection.word_bits,
+            length=size + 1,
+        )
+        each = packing.blocks(size + 1) * packing.ring.degree
+        if each * self.rounds.count * self.rounds.max_attempts > ckks.MOST_COEFFICIENTS:
+            raise PlanError(
+                f"{self.rounds.count} rounds of {size} values are too many: an error "
+                "could be taken for a value",
+                key="rounds.count",
+                hint="plan fewer rounds",
+            )
+        return packing
+
     def session(
         self, *, round_index: int, attempt: int, model_hash: bytes, size: int
     ) -> Session:
-        """The masking context of one attempt, as every party computes it for itself.
+        """The context of one attempt, as every party computes it for itself.
 
         ``size``: values of the model; one word more counts clipped coordinates.
         """
-        if self.run_id is None:
-            raise PlanError("is missing", key="run", hint="complete the plan first")
-        p = self.protection
-        parameters = Parameters(
-            clients=len(self.names),
-            length=size + 1,
-            word_bits=p.word_bits,
-            chunk_words=p.chunk_words,
-            threshold=self.threshold,
-            min_clients=self.min_clients,
-            max_colluding=self.parties.max_colluding,
-        )
-        return Session(
+        place = (
             self.hash,
-            self.run_id,
+            self._run(),
             round_index,
             attempt,
             self.roster,
             model_hash,
-            parameters,
         )
+        p = self.protection
+        if p.kind == "ckks":
+            packing = self.packing(size)
+            return ckks.Session(
+                *place,
+                ckks.Parameters(
+                    clients=len(self.names),
+                    length=size + 1,
+                    packing=packing,
+                    chunk_blocks=max(1, p.chunk_words // packing.values),
+                    min_clients=self.min_clients,
+                    max_colluding=self.parties.max_colluding,
+                    keys=p.keys,
+                ),
+            )
+        return masking.Session(
+            *place, self._masking(size + 1, p.word_bits, p.chunk_words)
+        )
+
+    def key_session(self, session: ckks.Session) -> masking.Session:
+        """The masking context that opens the sum of one-time keys (SPEC ckks, 4.4)."""
+        degree = session.parameters.packing.ring.degree
+        bits = ckks.key_bits(session.parameters.clients)
+        return masking.Session(
+            session.plan_hash,
+            session.run_id,
+            session.round_index,
+            session.attempt,
+            session.roster,
+            session.ctx,
+            self._masking(degree, bits, degree),
+        )
+
+    def _masking(
+        self, length: int, word_bits: int, chunk_words: int
+    ) -> masking.Parameters:
+        return masking.Parameters(
+            clients=len(self.names),
+            length=length,
+            word_bits=word_bits,
+            chunk_words=chunk_words,
+            threshold=self.threshold,
+            min_clients=self.min_clients,
+            max_colluding=self.parties.max_colluding,
+        )
+
+    def _run(self) -> bytes:
+        if self.run_id is None:
+            raise PlanError("is missing", key="run", hint="complete the plan first")
+        return self.run_id
 
     # -- completing and checking -------------------------------------------------
 
@@ -352,6 +265,7 @@ class Plan:
         *,
         keys: Mapping[str, str],
         aggregator: str,
+        keyholder: str | None,
         run_id: bytes,
         start_sha256: str | None,
     ) -> Plan:
@@ -364,6 +278,8 @@ class Plan:
         for entry in tree["parties"]["members"]:
             entry["key"] = keys[entry["name"]]
         tree["parties"]["aggregator"] = aggregator
+        if keyholder is not None:
+            tree["parties"]["keyholder"] = keyholder
         if start_sha256 is not None:
             tree["model"]["start_sha256"] = start_sha256
         tree["privacy"]["noise_multiplier"] = self.noise_multiplier
@@ -394,6 +310,7 @@ class Plan:
                 hint="it is at least max_colluding + 2 and the threshold",
             )
         _ = self.encoding  # SPEC masking, section 3: no sum may wrap
+        self._check_protection()
         if self.data is not None and self.data.files is not None:
             _same_names("data.files", self.data.files, names)
         if self.data is not None and self.data.split_values is not None:
@@ -419,6 +336,35 @@ class Plan:
                     "calibrated), or plan fewer rounds",
                 )
 
+    def _check_protection(self) -> None:
+        parties = self.parties
+        if self.protection.kind == "ckks":
+            self.packing(0)  # raises where no ring holds one word
+        if parties.keyholder is None:
+            return
+        if not self.has_keyholder:
+            raise PlanError(
+                "has nothing to do",
+                key="parties.keyholder",
+                hint="it goes with kind = 'ckks' and keys = 'keyholder'",
+            )
+        if parties.keyholder in (parties.aggregator, *(m.key for m in parties.members)):
+            raise PlanError(
+                "is the aggregator or a member",
+                key="parties.keyholder",
+                hint="whoever holds keys must not see ciphertexts: name somebody else",
+            )
+
+
+def _key(party: str, text: str | None) -> bytes:
+    if text is None:
+        raise PlanError(
+            "is missing",
+            key=f"parties.{party}",
+            hint="paste its line from `secure-fl keys show`",
+        )
+    return key_from_text(text)
+
 
 def _same_names(key: str, given: Mapping[str, object], names: tuple[str, ...]) -> None:
     if set(given) != set(names):
@@ -428,34 +374,6 @@ def _same_names(key: str, given: Mapping[str, object], names: tuple[str, ...]) -
             key=key,
             hint="give one entry for each member, and no other",
         )
-
-
-def _parse(source: bytes) -> _Document:
-    try:
-        tree = tomllib.loads(source.decode())
-    except UnicodeDecodeError:
-        raise PlanError("the plan is not UTF-8 text") from None
-    except tomllib.TOMLDecodeError as error:
-        raise PlanError(f"the plan is not TOML: {error}") from None
-    try:
-        return _Document.model_validate(tree)
-    except ValidationError as error:
-        # A misspelt key first: the one it leaves missing follows from it.
-        first = min(
-            error.errors(include_url=False),
-            key=lambda e: e["type"] != "extra_forbidden",
-        )
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise PlanError(
-                "unknown key", key=key, hint="check its spelling and its section"
-            ) from None
-        message = first["msg"].removeprefix("Value error, ")
-        raise PlanError(
-            message[:1].lower() + message[1:],
-            key=key,
-            hint="`secure-fl plan new` prints a plan with every section explained",
-        ) from None
 
 
 def load_plan(path: str | Path) -> Plan:

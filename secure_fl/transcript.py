@@ -7,8 +7,9 @@ bytes, so nothing is dropped, reordered or changed without breaking the chain, a
 nothing is cut off the end without losing a signature over the head.
 
 Kinds and bodies stand in :data:`BODIES`.  Messages of a round are kept whole, except
-the chunks of vectors (their signed root stands for them) and the shares revealed in
-step 5 (kept as a hash: they are secrets of a round, even if it is over).
+chunks (their signed root stands for them), and, kept as a hash, the shares revealed in
+step 5 of masking (secrets of a round, even if it is over) and requests to a key holder
+(which repeat what members sent).
 """
 
 from __future__ import annotations
@@ -21,9 +22,19 @@ from . import wire
 from .errors import FaultyAggregator, ProtocolError, VerificationError
 from .identity import Identity
 
-__all__ = ["BODIES", "SPEC", "Entry", "Transcript", "check_extension", "countersign"]
+__all__ = [
+    "BODIES",
+    "KEY_HOLDER",
+    "SPEC",
+    "Entry",
+    "Transcript",
+    "check_extension",
+    "countersign",
+]
 
 SPEC: Final = "secure-fl/transcript/1"
+# The key holder as logs and engines name it; no member's name has a space.
+KEY_HOLDER: Final = "key holder"
 
 Kind = Literal[
     "start", "endorsement", "message", "failure", "round", "artefacts", "signature"
@@ -45,8 +56,8 @@ BODIES: Final[Mapping[str, Mapping[int, tuple[str, type]]]] = {
     "message": {
         0: ("round", int),
         1: ("attempt", int),
-        2: ("sender: a member, or empty for the aggregator", str),
-        3: ("receiver: a member, or empty for all or the aggregator", str),
+        2: ("sender: a member, `key holder`, or empty for the aggregator", str),
+        3: ("receiver: likewise, or empty for all or the aggregator", str),
         4: ("the message, or its SHA-256 where it is withheld", bytes),
         5: ("1 where it is withheld", int),
     },

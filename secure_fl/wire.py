@@ -30,6 +30,7 @@ from .errors import ProtocolError
 __all__ = [
     "HASH_BYTES",
     "SIGNATURE_BYTES",
+    "ChunkTree",
     "Fields",
     "Signed",
     "Value",
@@ -376,3 +377,24 @@ def verify_merkle_path(
         index //= 2
         count = (count + 1) // 2
     return not left and node == root
+
+
+@final
+class ChunkTree:
+    """The hash tree over chunks that come one by one.  It keeps a hash per chunk."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._leaves: list[bytes] = []
+
+    def __len__(self) -> int:
+        return len(self._leaves)
+
+    def leaf(self, chunk: bytes | memoryview) -> bytes:
+        return digest_bytes(f"{self._label} data", chunk)
+
+    def add(self, leaf: bytes) -> None:
+        self._leaves.append(leaf)
+
+    def root(self) -> bytes:
+        return merkle_root(self._label, self._leaves)

@@ -138,7 +138,8 @@ class Consortium:
 
     ``views`` gives a client another session than the aggregator's (another model, say).
     After a step: ``left`` holds the error with which a client ended, ``refused`` what
-    the aggregator refused, ``said[step]`` the bytes each client sent that were heard.
+    the aggregator refused, ``said[step]`` the bytes each client sent that were heard,
+    ``seeds`` the attached seed of each client that came to its upload.
     """
 
     def __init__(
@@ -162,6 +163,7 @@ class Consortium:
         self.starts = [source.bytes(32) for _ in range(n)]
         self.deals = [source.bytes(32) for _ in range(n)]
         self.states: dict[int, ClientState] = {}
+        self.seeds: dict[int, bytes] = {}
         self.left: dict[int, SecureFLError] = {}
         self.refused: list[tuple[int, int, ProtocolError]] = []
         self.said: dict[int, dict[int, list[bytes]]] = {s: {} for s in range(1, 6)}
@@ -270,6 +272,7 @@ class Consortium:
             assert isinstance(state, AwaitInbox)
             inbox = messages.Inbox.decode(told, view, reader=client)
             uploading = state.on_inbox(inbox, self.vectors[client], claim=CLAIM)
+            self.seeds[client] = uploading.attached_seed
 
             def add(raw: bytes) -> None:
                 if messages.kind_of(raw) == 5:

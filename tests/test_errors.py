@@ -19,6 +19,7 @@ CODES = {
     "FaultyClient": 3,
     "FaultyAggregator": 3,
     "FaultyClientOrAggregator": 3,
+    "FaultyKeyHolder": 3,
     "TooFewClients": 3,
     "BudgetExceeded": 4,
     "EngineError": 5,
@@ -42,6 +43,7 @@ def test_the_tree_is_whole_and_each_class_has_its_exit_code() -> None:
         (errors.FaultyClient, errors.ProtocolError),
         (errors.FaultyAggregator, errors.ProtocolError),
         (errors.FaultyClientOrAggregator, errors.FaultyClient),
+        (errors.FaultyKeyHolder, errors.ProtocolError),
         (errors.TooFewClients, errors.ProtocolError),
     ],
 )
@@ -52,7 +54,9 @@ def test_catching_a_base_catches_it(kind: type, base: type) -> None:
 def test_your_mistake_is_never_a_peers() -> None:
     for yours in (errors.UsageError, errors.PlanError, errors.StateReused):
         assert not issubclass(yours, errors.ProtocolError)
-    assert not issubclass(errors.FaultyAggregator, errors.FaultyClient)
+    for one in (errors.FaultyAggregator, errors.FaultyKeyHolder):
+        assert not issubclass(one, errors.FaultyClient)
+    assert not issubclass(errors.FaultyKeyHolder, errors.FaultyAggregator)
 
 
 def test_errors_say_what_and_where_and_what_to_do() -> None:

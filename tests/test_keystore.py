@@ -84,6 +84,27 @@ def test_a_context_begins_once(store: Keystore) -> None:
         assert caught.value.hint
 
 
+def test_asking_whether_a_context_began_begins_none(store: Keystore) -> None:
+    store.park(CTX, SECRET)  # a parked state is another matter
+    assert [store.begun(CTX), store.begun(CTX)] == [False, False]
+    store.begin(CTX)
+    assert (store.begun(CTX), store.begun(OTHER)) == (True, False)
+    with pytest.raises(UsageError, match="started before"):
+        store.begin(CTX)
+    spend(store)
+    assert store.begun(CTX)
+
+    def step(_: bytes) -> bytes:
+        store.begin(OTHER)
+        seen.append(store.begun(OTHER))
+        return b"next"
+
+    seen: list[bool] = []
+    store.park(CTX, SECRET)
+    store.advance(CTX, step)
+    assert (seen, store.begun(OTHER), held(store)) == ([True], True, b"next")
+
+
 def test_a_state_moves_on_and_is_spent_once(store: Keystore) -> None:
     with pytest.raises(UsageError, match="no state"):
         spend(store)
@@ -186,6 +207,7 @@ def test_two_openings_never_move_one_state(tmp_path: Path) -> None:
     """As after a restart beside a hung process: the second waits for the first."""
     first, second = disk(tmp_path), disk(tmp_path)
     first.begin(CTX)
+    assert second.begun(CTX)
     with pytest.raises(UsageError, match="started before"):
         second.begin(CTX)
     first.park(CTX, b"0")
@@ -229,6 +251,7 @@ def test_a_process_that_ends_in_a_step_has_changed_nothing(tmp_path: Path) -> No
     store.close()
     again = disk(tmp_path)
     assert held(again) == SECRET
+    assert not again.begun(CTX)
     again.begin(CTX)
     with pytest.raises(UsageError, match="no state"):
         held(again, OTHER)
@@ -245,6 +268,7 @@ def test_what_was_kept_survives_without_a_close(tmp_path: Path) -> None:
     copy(tmp_path, killed)
     shutil.copy(tmp_path / "store.key", killed / "store.key")
     again = disk(killed)
+    assert (again.begun(CTX), again.begun(OTHER)) == (True, False)
     with pytest.raises(UsageError, match="started before"):
         again.begin(CTX)
     assert held(again) == SECRET
@@ -257,9 +281,18 @@ def test_looking_without_moving_writes_nothing(tmp_path: Path) -> None:
     store.park(CTX, SECRET)
     anchor = (tmp_path / "store.key").stat()
     assert held(store) == SECRET
+    assert not store.begun(CTX)
     after = (tmp_path / "store.key").stat()
     assert (after.st_ino, after.st_mtime_ns) == (anchor.st_ino, anchor.st_mtime_ns)
     store.close()
+
+
+def test_what_began_has_begun_after_a_reopening(tmp_path: Path) -> None:
+    for began, next_one in ((set(), CTX), ({CTX}, OTHER), ({CTX, OTHER}, b"e" * 32)):
+        store = disk(tmp_path)
+        assert {c for c in (CTX, OTHER, b"e" * 32) if store.begun(c)} == began
+        store.begin(next_one)
+        store.close()
 
 
 # -- on the disk -------------------------------------------------------------------
@@ -320,7 +353,9 @@ def test_an_anchor_that_cannot_be_written_is_an_engine_error(tmp_path: Path) -> 
 
 
 def answers_nothing(store: DiskKeystore, why: str) -> None:
-    calls: tuple[Callable[[], None], ...] = (
+    """Not even whether a context began: it may have been forgotten."""
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: store.begun(b"n" * 32),
         lambda: store.begin(b"n" * 32),
         lambda: store.park(b"n" * 32, b"new"),
         lambda: move(store, b"answer"),

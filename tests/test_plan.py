@@ -190,6 +190,7 @@ def completed(plan: Plan) -> Plan:
     return plan.completed(
         keys={m.name: key_to_text(m.public_key) for m in members},
         aggregator=key_to_text(identities(4)[3].public_key),
+        keyholder=None,
         run_id=b"r" * 16,
         start_sha256=None,
     )

@@ -20,12 +20,13 @@ from secure_fl.errors import (
     EngineError,
     FaultyAggregator,
     FaultyClient,
+    ProtocolError,
     TooFewClients,
     UsageError,
 )
 from secure_fl.identity import Identity, key_to_text
 from secure_fl.keystore import MemoryKeystore
-from secure_fl.masking import messages
+from secure_fl.masking import Session, messages
 from secure_fl.plan import Plan
 from secure_fl.privacy import Ledger, Reservation, private_update, unprotected
 from secure_fl.randomness import SystemRandom
@@ -45,10 +46,11 @@ class World:
         source = Plan(plan_text(rounds=3, epsilon=50.0).encode())
         self.parked = parked
         self.identities = {n: Identity.new(n, random=RANDOM) for n in NAMES}
-        aggregator = Identity.new("aggregator", random=RANDOM)
+        self.aggregator = Identity.new("aggregator", random=RANDOM)
         self.plan = source.completed(
             keys={n: key_to_text(i.public_key) for n, i in self.identities.items()},
-            aggregator=key_to_text(aggregator.public_key),
+            aggregator=key_to_text(self.aggregator.public_key),
+            keyholder=None,
             run_id=RANDOM.bytes(16),
             start_sha256=None,
         )
@@ -90,7 +92,12 @@ class World:
 
     def aggregation(self, round_index: int, attempt: int) -> Aggregation:
         return Aggregation.for_plan(
-            self.plan, round_index=round_index, attempt=attempt, model=MODEL
+            self.plan,
+            round_index=round_index,
+            attempt=attempt,
+            model=MODEL,
+            aggregator=self.aggregator,
+            random=RANDOM,
         )
 
     def offer(self, name: str, *, private: bool = True) -> None:
@@ -112,6 +119,11 @@ class World:
                 a.receive(name, m)
         a.advance()
         return dict(a.outgoing)
+
+
+def session_of(a: Aggregation) -> Session:
+    assert isinstance(a.session, Session)
+    return a.session
 
 
 def opened(folder: Path, *, parked: bool) -> Iterator[World]:
@@ -186,16 +198,20 @@ def test_only_a_signed_omission_frees_a_spent_update(world: World) -> None:
         if name != "clinic-d":
             for piece in pieces:
                 a.receive(name, piece)
+    assert list(a.omission) == [], "nothing is signed yet"
     a.advance()
     statement = a.outgoing["clinic-a"]
     with pytest.raises(TooFewClients):
-        late.release(statement, messages.Signatures(()).encode(a.session))
+        late.release(statement, messages.Signatures(()).encode(session_of(a)))
+    for parts in ((), (statement,), (statement, statement, statement)):
+        with pytest.raises(ProtocolError, match="not a proof of this plan"):
+            late.release(*parts)
     assert world.states("clinic-d") == ["sent"]
     for name, message in a.outgoing.items():
         for m in world.participants[name].handle(message):
             a.receive(name, m)
     a.advance()
-    assert a.omission is not None
+    assert a.omission
     late.release(*a.omission)
     assert world.states("clinic-d") == ["omitted"]
     late.open(0, 1, MODEL)

@@ -28,7 +28,7 @@ from secure_fl.errors import (
     UsageError,
 )
 from secure_fl.masking import messages
-from secure_fl.masking.vectors import ChunkTree, Vectors
+from secure_fl.masking.vectors import Vectors, chunk_tree
 from secure_fl.round import Participant, parked
 
 from .consortium import make_session
@@ -255,10 +255,10 @@ def test_two_threads_do_not_add_a_vector_twice() -> None:
     session = make_session(3, length=400_000, chunk_words=50_000)
     p = session.parameters
     for _ in range(5):
-        vectors, tree = Vectors(session, range(3)), ChunkTree()
+        vectors, tree = Vectors(session, range(3)), chunk_tree()
         for index in range(p.chunks):
             data = np.full(50_000, 3, np.uint32).tobytes()
-            tree.add(ChunkTree.leaf(data))
+            tree.add(tree.leaf(data))
             vectors.add(0, index, data)
         root = tree.root()
         refused: list[ProtocolError] = []

@@ -17,7 +17,8 @@ import click
 
 from .. import __version__
 from ..errors import SecureFLError
-from . import bench, keys, plan, results, run
+from . import bench, keyholder, keys, plan, results, run
+from .output import say
 
 __all__ = ["cli", "main"]
 
@@ -40,21 +41,18 @@ def cli() -> None:
 cli.add_command(plan.group)
 cli.add_command(keys.group)
 cli.add_command(run.command)
+cli.add_command(keyholder.command)
 cli.add_command(results.report)
 cli.add_command(results.verify)
 cli.add_command(bench.group)
 
 
-def _say(kind: str, text: str) -> None:
-    click.echo(f"secure-fl: {kind}: {' '.join(text.split())}", err=True)
-
-
 def _fail(message: str, hint: str, exit_code: int) -> int:
     if os.environ.get("SECURE_FL_DEBUG"):
         traceback.print_exc()
-    _say("error", message)
+    say("error", message)
     if hint:
-        _say("hint", hint)
+        say("hint", hint)
     return exit_code
 
 
@@ -74,8 +72,8 @@ def main(args: Sequence[str] | None = None) -> int:
         message = error.format_message().rstrip(".")
         return _fail(message[:1].lower() + message[1:], f"see `{command} --help`", 2)
     except (KeyboardInterrupt, click.Abort):
-        _say("error", "interrupted")
-        _say("hint", "a run that had begun goes on with --resume")
+        say("error", "interrupted")
+        say("hint", "a run that had begun goes on with --resume")
         return 130
     except SystemExit:
         # click's own way to say that whoever read our answer has closed the pipe.

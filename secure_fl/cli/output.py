@@ -9,7 +9,7 @@ import click
 
 from ..errors import UsageError
 
-__all__ = ["output_option", "put"]
+__all__ = ["output_option", "put", "say"]
 
 output_option = click.option(
     "-o",
@@ -29,3 +29,8 @@ def put(text: str, output: Path | None) -> None:
             file.write(text)
     except FileExistsError:
         raise UsageError(f"{output} exists", hint="choose another file") from None
+
+
+def say(kind: str, text: str) -> None:
+    """One line on stderr: what every error and hint looks like."""
+    click.echo(f"secure-fl: {kind}: {' '.join(text.split())}", err=True)

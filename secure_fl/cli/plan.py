@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from ..ckks import key_bits
 from ..errors import UsageError
 from ..fixedpoint import packed_size
 from ..identity import Identity
@@ -76,10 +77,32 @@ def describe(plan: Plan) -> dict[str, Any]:
     }
     if size is not None:
         facts["model_values"] = size
-        facts["bytes_per_client_and_round"] = packed_size(
-            size + 1, plan.encoding.word_bits
-        )
+        facts.update(_sizes(plan, size))
     return facts
+
+
+def _sizes(plan: Plan, size: int) -> dict[str, Any]:
+    """What one client sends in a round, and how its words stand in it."""
+    if plan.protection.kind != "ckks":
+        sent = packed_size(size + 1, plan.encoding.word_bits)
+        return {"bytes_per_client_and_round": sent}
+    packing = plan.packing(size)
+    ring, keys = packing.ring, plan.protection.keys
+    sent = packing.bytes(size + 1)
+    if keys == "one-time":
+        sent += packed_size(ring.degree, key_bits(packing.clients))
+    else:
+        sent += ring.degree
+    primes = " * ".join(str(p.value) for p in ring.primes)
+    return {
+        "keys": keys,
+        "ring": f"N = {ring.degree}, q = {primes}",
+        "ring_security": "at least 192 bits (Homomorphic Encryption Standard, 2018)",
+        "words_per_coefficient": packing.fields,
+        "scale": f"2^{packing.scale_bits}",
+        "ciphertexts_per_client_and_round": packing.blocks(size + 1),
+        "bytes_per_client_and_round": sent,
+    }
 
 
 def _model_size(plan: Plan) -> int | None:

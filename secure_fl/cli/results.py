@@ -58,7 +58,7 @@ def report(folder: Path, form: str, output: Path | None) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(folder: Path, plan_path: Path | None, as_json: bool) -> None:
-    """Check the run in DIR offline: exit 0 if all of it holds, 1 if not."""
+    """Check the run in DIR offline: exit 0 if all holds, else 1."""
     verified = verify_run(folder, plan_path=plan_path)
     if as_json:
         click.echo(json.dumps(_as_dict(verified), indent=2))

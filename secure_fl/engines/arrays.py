@@ -15,7 +15,7 @@ from ..errors import UsageError
 from ..fixedpoint import Encoding, Word, finest_step
 from ..identity import Identity, Member, Roster
 from ..randomness import SystemRandom
-from ..round import Aggregation, MaskingClient, Outgoing
+from ..round import Aggregation, MaskingClient, MaskingCollecting, Outgoing
 from .exchange import Dropout, exchange
 
 __all__ = ["secure_sum"]
@@ -102,7 +102,10 @@ def secure_sum(
         ),
     )
     aggregation = Aggregation(
-        session, kind="masking", encoding=encoding, weights=dict.fromkeys(names, 1)
+        session,
+        MaskingCollecting(session),
+        encoding=encoding,
+        weights=dict.fromkeys(names, 1),
     )
     holders = {
         i.name: _Holder(MaskingClient(session, i, random), vectors[i.name])

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..ckks import require_backend
 from ..errors import UsageError
 from ..files import write_durably
 from ..model import GlobalModel
@@ -63,6 +64,8 @@ def run(
     source = plan if isinstance(plan, Plan) else load_plan(plan)
     out_path = Path(out) if out is not None else None
     home_path = Path(home) if home is not None else None
+    if source.protection.kind == "ckks":
+        require_backend()
     missing = set(source.names) ^ set(clients)
     if missing:
         raise UsageError(

@@ -92,7 +92,7 @@ def exchange(
 def _by_content(sending: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
     """One log line for a broadcast, one per receiver otherwise."""
     contents = set(sending.values())
-    if len(contents) == 1:
+    if len(contents) == 1 and len(sending) > 1:
         yield "", contents.pop()
     else:
         yield from sending.items()

@@ -20,6 +20,8 @@ from .state import Checkpoint, RunState
 
 __all__ = [
     "AGGREGATOR",
+    "KEYHOLDER",
+    "KEYHOLDER_FILE",
     "PLAN_FILE",
     "TRANSCRIPT_FILE",
     "Setup",
@@ -30,6 +32,8 @@ __all__ = [
 ]
 
 AGGREGATOR: Final = "aggregator"
+KEYHOLDER: Final = "keyholder"
+KEYHOLDER_FILE: Final = "keyholder.key"
 PLAN_FILE: Final = "plan.toml"
 TRANSCRIPT_FILE: Final = "transcript.cbor"
 
@@ -54,6 +58,7 @@ class Setup:
     plan: Plan
     identities: Mapping[str, Identity]
     aggregator: Identity
+    keyholder: Identity | None
     state: RunState
     checkpoint: Checkpoint
 
@@ -91,12 +96,14 @@ def prepare(
             key="model.start_sha256",
             hint="all members start from the file of this hash",
         )
-    given_keys = [source.parties.aggregator, *(m.key for m in source.parties.members)]
+    parties = source.parties
+    given_keys = [parties.aggregator, parties.keyholder]
+    given_keys += [m.key for m in parties.members]
     if any(given_keys) or source.run_id is not None:
         raise PlanError(
             "a simulation makes its own keys and run id",
             key="parties.members",
-            hint="leave `key`, `aggregator` and [run] out of a plan for `run`",
+            hint="leave keys, `aggregator` and [run] out of a plan for `run`",
         )
     if not random.secure and home is not None:
         raise UsageError(
@@ -106,9 +113,11 @@ def prepare(
     run_id = random.bytes(16)
     identities = {n: Identity.new(n, random=random) for n in source.names}
     aggregator = Identity.new(AGGREGATOR, random=random)
+    keyholder = Identity.new(KEYHOLDER, random=random) if source.has_keyholder else None
     plan = source.completed(
         keys={n: key_to_text(i.public_key) for n, i in identities.items()},
         aggregator=key_to_text(aggregator.public_key),
+        keyholder=key_to_text(keyholder.public_key) if keyholder else None,
         run_id=run_id,
         start_sha256=start_hash,
     )
@@ -119,9 +128,8 @@ def prepare(
     state.create()
     stack.enter_context(state.locked())
     transcript = Transcript(run_id)
-    return Setup(
-        plan, identities, aggregator, state, Checkpoint(0, -1, start, transcript, [])
-    )
+    checkpoint = Checkpoint(0, -1, start, transcript, [])
+    return Setup(plan, identities, aggregator, keyholder, state, checkpoint)
 
 
 def _finished(out: Path) -> UsageError:
@@ -151,6 +159,7 @@ def resume(
     again = source.completed(
         keys={m.name: m.key or "" for m in plan.parties.members},
         aggregator=plan.parties.aggregator or "",
+        keyholder=plan.parties.keyholder,
         run_id=plan.run_id,
         start_sha256=plan.model.start_sha256,
     )
@@ -164,7 +173,10 @@ def resume(
     checkpoint = state.load()
     identities = {n: Identity.load(state.keys / f"{n}.pem", name=n) for n in plan.names}
     aggregator = Identity.load(state.keys / "aggregator.key", name=AGGREGATOR)
-    return Setup(plan, identities, aggregator, state, checkpoint)
+    keyholder = None
+    if plan.has_keyholder:
+        keyholder = Identity.load(state.keys / KEYHOLDER_FILE, name=KEYHOLDER)
+    return Setup(plan, identities, aggregator, keyholder, state, checkpoint)
 
 
 def discard(setup: Setup, out: Path | None) -> None:

@@ -22,16 +22,18 @@ from ..errors import (
     UsageError,
 )
 from ..files import write_durably
+from ..identity import Identity
 from ..keystore import DiskKeystore
 from ..model import GlobalModel
 from ..plan import endorse, verify_endorsement
 from ..privacy import Ledger, PrivateUpdate, Unprotected, read_export
 from ..randomness import RandomSource
 from ..report import Report, build_report, render_html, render_text, to_json
-from ..round import Aggregation, OpenedUpdate, Participant, log_form
-from .exchange import Dropout, exchange
+from ..round import KEY_HOLDER, Aggregation, OpenedUpdate, Participant, log_form
+from .exchange import Dropout, Link, exchange
+from .keyholder import KeyHolderProcess
 from .result import Metrics, Progress, Run
-from .setup import PLAN_FILE, TRANSCRIPT_FILE, Setup
+from .setup import KEYHOLDER_FILE, PLAN_FILE, TRANSCRIPT_FILE, Setup
 from .state import Checkpoint
 
 if TYPE_CHECKING:
@@ -81,6 +83,9 @@ class Simulation:
             for entry in self._transcript.of_kind("failure")
             if entry.text(3)
         }
+        self._links: dict[str, Link] = {}
+        if setup.keyholder is not None:
+            self._links[KEY_HOLDER] = _start_keyholder(setup, setup.keyholder, stack)
         for name, identity in setup.identities.items():
             home = setup.state.client_home(name)
             ledger = Ledger(home / "ledger.sqlite", client=name)
@@ -101,6 +106,7 @@ class Simulation:
                 now=_now,
                 log_head=self._transcript.head,
             )
+        self._links.update(self._participants)
 
     def settle(self) -> None:
         """After a crash: the ledgers learn of opened sums that they had not noted."""
@@ -222,7 +228,12 @@ class Simulation:
 
     def _attempt(self, index: int, attempt: int) -> OpenedUpdate | None:
         aggregation = Aggregation.for_plan(
-            self._plan, round_index=index, attempt=attempt, model=self._model
+            self._plan,
+            round_index=index,
+            attempt=attempt,
+            model=self._model,
+            aggregator=self._aggregator,
+            random=self._random,
         )
         dropouts: list[Dropout] = []
         first: dict[str, list[bytes]] = {}
@@ -257,7 +268,7 @@ class Simulation:
         try:
             return exchange(
                 aggregation,
-                self._participants,
+                self._links,
                 first,
                 dropouts=dropouts,
                 log=log,
@@ -292,7 +303,8 @@ class Simulation:
         aggregation: Aggregation,
         dropouts: list[Dropout],
     ) -> None:
-        # Only opening a sum raises it here: shares that their dealer committed to.
+        # Only opening a sum raises it here: shares that their dealer committed to, or
+        # a key that the key holder says it was sent.
         culprit = error.client if isinstance(error, FaultyClient) else ""
         if culprit:
             self._excluded.add(culprit)
@@ -303,7 +315,7 @@ class Simulation:
         for dropout in dropouts:
             if isinstance(dropout.error, BudgetExceeded):
                 self._budget = dropout.error
-        if aggregation.omission is not None:
+        if aggregation.omission:
             for participant in self._participants.values():
                 with contextlib.suppress(ProtocolError, UsageError):
                     participant.release(*aggregation.omission)
@@ -378,7 +390,9 @@ class Simulation:
             )
             for name, data in exported.items()
         }
-        report = build_report(plan=plan, transcript=transcript, exports=exports)
+        report = build_report(
+            plan=plan, transcript=transcript, exports=exports, size=self._model.size
+        )
         files = {
             PLAN_FILE: plan.source,
             "model.safetensors": self._model.to_bytes(),
@@ -401,6 +415,20 @@ class Simulation:
             transcript.add_signature(name, artefacts, signature)
         files[TRANSCRIPT_FILE] = transcript.to_bytes()
         return Report(report), files
+
+
+def _start_keyholder(
+    setup: Setup, identity: Identity, stack: contextlib.ExitStack
+) -> KeyHolderProcess:
+    """A process of its own, which is handed nothing but plan and key."""
+    state = setup.state
+    key, plan = state.keys / KEYHOLDER_FILE, state.folder / PLAN_FILE
+    if not key.exists():
+        identity.save(key)
+    write_durably(plan, setup.plan.source)
+    process = KeyHolderProcess(plan=plan, key=key, home=state.keyholder_home)
+    stack.callback(process.close)
+    return process
 
 
 def _public_reason(dropout: Dropout) -> str:

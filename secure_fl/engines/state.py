@@ -144,6 +144,11 @@ class RunState:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         return home
 
+    @property
+    def keyholder_home(self) -> Path:
+        """Where the key holder remembers what it released, beside the clients."""
+        return self._clients.parent / "keyholder"
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """One process at a time drives a run."""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from .. import wire
 from ..errors import FaultyClient, StateReused, TooFewClients
 from ..fixedpoint import Word
+from ..parallel import each
 from . import crypto, shamir
 from .checks import self_commitment, share_commitment
 from .messages import (
@@ -41,7 +42,6 @@ from .messages import (
     dealers_hash,
     signed_shares,
 )
-from .parallel import each
 from .session import Session
 from .vectors import Vectors
 
@@ -61,10 +61,14 @@ _STREAMS: Final = 64
 @final
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The sum over exactly the survivors: words mod 2^word_bits, and nothing else."""
+    """The sum over exactly the survivors: words mod 2^word_bits, and nothing else.
+
+    ``attached_seeds``: of each survivor, for a payload that it sent beside its words.
+    """
 
     words: NDArray[Word] = field(repr=False)
     survivors: tuple[int, ...]
+    attached_seeds: Mapping[int, bytes] = field(repr=False, default_factory=dict)
 
 
 class _Collect(Generic[_M]):
@@ -324,17 +328,19 @@ class CollectReveals(_CollectForStatement[Reveal]):
         reveals = self._close(self._session.parameters.threshold)
         plus: list[bytes] = []
         minus: list[bytes] = []
+        attached: dict[int, bytes] = {}
         for place, dealer in enumerate(self._dealt.dealers):
             secret = self._secret(dealer, place, reveals)
             if dealer in self._survivors:
                 minus.append(self._self_seed(dealer, secret))
+                attached[dealer] = crypto.attached_seed(secret, ctx=self._session.ctx)
             else:
                 self._pair_seeds(dealer, secret, plus=plus, minus=minus)
         # Some streams at a time: each thread keeps a cipher for each.
         for first in range(0, max(len(plus), len(minus)), _STREAMS):
             some = slice(first, first + _STREAMS)
             self._apply(plus[some], minus[some])
-        return Opened(self._total, self._survivors)
+        return Opened(self._total, self._survivors, attached)
 
     def _apply(self, plus: list[bytes], minus: list[bytes]) -> None:
         p = self._session.parameters

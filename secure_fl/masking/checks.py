@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from .. import wire
 from ..errors import FaultyAggregator, FaultyClient, TooFewClients
+from ..parallel import each
 from . import shamir
 from .messages import STATEMENT_LABEL, CohortKeys, Signatures, Statement
-from .parallel import each
 from .session import SPEC, Session
 
 __all__ = [

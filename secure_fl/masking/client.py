@@ -37,6 +37,7 @@ from ..errors import (
 )
 from ..fixedpoint import Word, pack, word_dtype
 from ..identity import Identity
+from ..parallel import each, in_order
 from . import crypto, shamir
 from .checks import check_agreements, check_cohort, need, self_commitment
 from .dealing import check_row, deal, open_row
@@ -61,9 +62,8 @@ from .messages import (
     dealers_hash,
     signed_shares,
 )
-from .parallel import each, in_order
 from .session import Session
-from .vectors import ChunkTree
+from .vectors import chunk_tree
 
 __all__ = [
     "AwaitCohort",
@@ -198,7 +198,6 @@ class AwaitInbox(_State):
         words: NDArray[Word],
         *,
         claim: bytes,
-        attached: bytes = b"",
     ) -> Uploading:
         """Step 3: open every box, then mask ``words`` chunk by chunk.
 
@@ -211,8 +210,8 @@ class AwaitInbox(_State):
         p = session.parameters
         if words.shape != (p.length,) or words.dtype != word_dtype(p.word_bits):
             raise UsageError(f"a vector of {p.length} words was expected")
-        if len(claim) != wire.HASH_BYTES or len(attached) not in (0, wire.HASH_BYTES):
-            raise UsageError("a claim and an attached root have 32 bytes")
+        if len(claim) != wire.HASH_BYTES:
+            raise UsageError("a claim has 32 bytes")
         assert isinstance(beta_, bytes)
         assert isinstance(z_, bytes)
         assert isinstance(seal_seed, bytes)
@@ -260,7 +259,10 @@ class AwaitInbox(_State):
             session,
             self._identity,
             me,
-            [held, cohort, dealers_hash(session, dealers), claim, attached],
+            [held, cohort, dealers_hash(session, dealers), claim],
+            attached_seed=crypto.attached_seed(
+                shamir.from_bytes(beta_), ctx=session.ctx
+            ),
             words=words,
             plus=plus,
             minus=minus,
@@ -269,9 +271,13 @@ class AwaitInbox(_State):
 
 @final
 class Uploading(_State):
-    """Sends its masked chunks.  Not parked: a crash here is a dropout."""
+    """Sends its masked chunks.  Not parked: a crash here is a dropout.
 
-    __slots__ = ("_minus", "_plus", "_tree", "_words")
+    ``attached_seed``: 32 secret bytes for a payload beside the vector; the aggregator
+    learns them if this client is a survivor, and only then.
+    """
+
+    __slots__ = ("_minus", "_plus", "_tree", "_words", "attached_seed")
     _tag = 0
 
     def __init__(
@@ -281,15 +287,17 @@ class Uploading(_State):
         me: int,
         secrets: _Secrets,
         *,
+        attached_seed: bytes,
         words: NDArray[Word],
         plus: list[bytes],
         minus: list[bytes],
     ) -> None:
         super().__init__(session, identity, me, secrets)
+        self.attached_seed = attached_seed
         self._words = words
         self._plus = plus
         self._minus = minus
-        self._tree = ChunkTree()
+        self._tree = chunk_tree()
 
     def chunks(self) -> Iterator[Chunk]:
         """Every chunk once, in order; a few are masked ahead of the one taken.
@@ -310,7 +318,7 @@ class Uploading(_State):
             masked = words[begin:end].copy()
             stream.apply(masked, index)
             data = pack(masked, p.word_bits)
-            return data, ChunkTree.leaf(data)
+            return data, self._tree.leaf(data)
 
         for index, (data, leaf) in enumerate(in_order(mask, p.chunks)):
             if self._spent:
@@ -321,16 +329,17 @@ class Uploading(_State):
     def park(self) -> NoReturn:
         raise UsageError("an upload is not parked: start a new attempt")
 
-    def finish(self) -> tuple[AwaitStatement, MaskedInput]:
-        """End of step 3: sign the root of all chunks."""
-        held, cohort, dealers, claim, attached = self._spend()
+    def finish(self, *, attached: bytes = b"") -> tuple[AwaitStatement, MaskedInput]:
+        """End of step 3: sign the root of all chunks, and of what went beside them."""
+        held, cohort, dealers, claim = self._spend()
+        if len(attached) not in (0, wire.HASH_BYTES):
+            raise UsageError("an attached root has 32 bytes")
         self._plus, self._minus = [], []
         if len(self._tree) != self._session.parameters.chunks:
             raise UsageError("finish() comes after every chunk was taken")
         assert isinstance(cohort, bytes)
         assert isinstance(dealers, bytes)
         assert isinstance(claim, bytes)
-        assert isinstance(attached, bytes)
         root = self._tree.root()
         unsigned = MaskedInput(self._me, root, dealers, claim, attached, b"")
         signature = self._identity.sign(

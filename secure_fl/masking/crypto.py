@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Key derivation, sealed boxes and the mask stream, thin over ``cryptography``.
+"""Masking's own keys, boxes and mask stream (SPEC.md, section 4).
 
-SPEC.md, section 4.  Everything here is a function of its arguments, except
-:func:`seal`, whose ephemeral key OpenSSL draws.
+Everything here is a function of its arguments, except :func:`seal`, whose ephemeral key
+OpenSSL draws.
 """
 
 from __future__ import annotations
@@ -12,29 +12,21 @@ from collections.abc import Sequence
 from typing import Final, final
 
 import numpy as np
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric.x25519 import (
-    X25519PrivateKey,
-    X25519PublicKey,
-)
-from cryptography.hazmat.primitives.ciphers import (
-    Cipher,
-    CipherContext,
-    algorithms,
-    modes,
-)
-from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.ciphers import CipherContext
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from numpy.typing import NDArray
 
-from .. import wire
+from .. import keys, wire
 from ..fixedpoint import Word, word_dtype
+from ..keys import is_usable, private_key, public_key
 from . import shamir
 from .session import SPEC
 
 __all__ = [
     "MaskStream",
+    "attached_seed",
     "derive",
     "elements",
     "is_usable",
@@ -47,52 +39,17 @@ __all__ = [
     "self_seed",
 ]
 
-_SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)
-BOX_OVERHEAD: Final = 32 + 16  # encapsulated key and tag
-
 
 def derive(secret: bytes, *, salt: bytes, label: str, parts: list[wire.Value]) -> bytes:
-    """HKDF-SHA256, 32 bytes: info is the CBOR array ``[label, *parts]``."""
-    info = wire.encode([f"{SPEC} {label}", *parts])
-    return HKDF(hashes.SHA256(), 32, salt=salt, info=info).derive(secret)
+    """HKDF-SHA256, 32 bytes, under this specification's label."""
+    return keys.derive(secret, salt=salt, label=f"{SPEC} {label}", parts=parts)
 
 
 def elements(random: bytes, label: str, count: int, *, ctx: bytes) -> list[int]:
     """``count`` field elements from 32 fresh bytes, through AES-256-CTR (SPEC 4.1)."""
     key = derive(random, salt=ctx, label=label, parts=[])
-    stream = _ctr(key).update(bytes(48 * count))
+    stream = keys.keystream(key).update(bytes(48 * count))
     return [shamir.element(stream[48 * i : 48 * i + 48]) for i in range(count)]
-
-
-def private_key(seed: bytes) -> X25519PrivateKey:
-    return X25519PrivateKey.from_private_bytes(seed)
-
-
-def public_key(key: X25519PrivateKey) -> bytes:
-    return key.public_key().public_bytes_raw()
-
-
-_PROBE: Final = X25519PrivateKey.from_private_bytes(bytes(31) + b"@")
-
-
-def is_usable(public: bytes) -> bool:
-    """Whether a public key has its one form and is not of low order (SPEC 4.2).
-
-    Any private key tells a low order, so this one is fixed; nothing is derived from it.
-    """
-    try:
-        _PROBE.exchange(_peer_key(public))
-    except ValueError:
-        return False
-    return True
-
-
-def _peer_key(public: bytes) -> X25519PublicKey:
-    # Libraries read a coordinate of p or above mod p, and do not agree on what they
-    # then hash: one key, one form.
-    if int.from_bytes(public, "little") >= shamir.PRIME:
-        raise ValueError("not the one form of a key")
-    return X25519PublicKey.from_public_bytes(public)
 
 
 def mask_private_key(z: int, *, ctx: bytes) -> X25519PrivateKey:
@@ -105,6 +62,11 @@ def self_seed(beta: int, *, ctx: bytes) -> bytes:
     return derive(shamir.to_bytes(beta), salt=ctx, label="self mask", parts=[])
 
 
+def attached_seed(beta: int, *, ctx: bytes) -> bytes:
+    """For a payload beside the vector: it comes out with beta (SPEC 4.2)."""
+    return derive(shamir.to_bytes(beta), salt=ctx, label="attached", parts=[])
+
+
 def pair_seed(
     mine: X25519PrivateKey,
     theirs: bytes,
@@ -114,31 +76,19 @@ def pair_seed(
     pair: tuple[int, int],
 ) -> bytes:
     """The seed two clients share.  Raises ValueError for a key that is not usable."""
-    shared = mine.exchange(_peer_key(theirs))
+    shared = mine.exchange(keys.peer_key(theirs))
     low, high = sorted(pair)
     return derive(shared, salt=ctx, label="pair mask", parts=[cohort_hash, low, high])
 
 
 def seal(plain: bytes, to: bytes, *, info: list[wire.Value]) -> bytes:
-    """HPKE base mode (RFC 9180) under the recipient's sealing key.
-
-    Raises ValueError for a key that is not usable.
-    """
-    key = _peer_key(to)
-    return _SUITE.encrypt(plain, key, info=wire.encode([f"{SPEC} box", *info]))
+    """A box (SPEC 4.5).  Raises ValueError for a key that is not usable."""
+    return keys.seal(plain, to, info=wire.encode([f"{SPEC} box", *info]))
 
 
 def open_box(box: bytes, key: X25519PrivateKey, *, info: list[wire.Value]) -> bytes:
     """Raises ValueError where the box was not made for this key and ``info``."""
-    try:
-        _peer_key(box[:32])
-        return _SUITE.decrypt(box, key, info=wire.encode([f"{SPEC} box", *info]))
-    except (InvalidTag, ValueError):
-        raise ValueError("the box does not open") from None
-
-
-def _ctr(key: bytes) -> CipherContext:
-    return Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+    return keys.open_box(box, key, info=wire.encode([f"{SPEC} box", *info]))
 
 
 _BLOCK: Final = 1 << 17  # bytes of keystream made at once: it stays in the cache
@@ -187,7 +137,7 @@ class MaskStream:
         if not hasattr(self._own, "streams"):
             buffer = bytearray(_BLOCK + 15)  # OpenSSL asks for one block of slack
             self._own.streams = (
-                [(_ctr(key), combine) for key, combine in self._keys],
+                [(keys.keystream(key), combine) for key, combine in self._keys],
                 buffer,
                 np.frombuffer(buffer, self._dtype, _BLOCK // self._dtype.itemsize),
             )

@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, final
 
 from .. import wire
-from ..errors import ProtocolError
-from .codec import (
-    INBOX_ROW_BYTES,
+from ..context import (
     ascending_rows,
     check_message,
     client_index,
@@ -23,7 +21,8 @@ from .codec import (
     message,
     open_message,
 )
-from .crypto import BOX_OVERHEAD
+from ..errors import ProtocolError
+from ..keys import BOX_OVERHEAD
 from .session import SPEC, Session
 
 __all__ = [
@@ -49,6 +48,7 @@ __all__ = [
 ]
 
 HASH: Final = wire.HASH_BYTES
+INBOX_ROW_BYTES: Final = 2_600  # its path has up to 64 nodes
 SIGNATURE: Final = wire.SIGNATURE_BYTES
 PLAIN_BOX: Final = 64  # two shares of 32 bytes
 BOX: Final = PLAIN_BOX + BOX_OVERHEAD

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Final, Literal, final
+from dataclasses import dataclass
+from typing import ClassVar, Final, Literal, final
 
 from .. import wire
-from ..errors import PlanError, UsageError
+from ..context import Context
+from ..errors import PlanError
 from ..fixedpoint import packed_size, word_dtype
-from ..identity import Roster
 
 __all__ = ["SPEC", "Parameters", "Session", "default_threshold", "smallest_threshold"]
 
@@ -103,45 +103,7 @@ class Parameters:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Session:
-    """One context.  ``ctx`` (32 bytes) is in every key, signature and sealed box.
+class Session(Context[Parameters]):
+    """One masking context (SPEC 3.1)."""
 
-    A party that was shown another plan, model, roster, round or attempt computes
-    another ``ctx``; none of its messages then fit anyone else's (SPEC 3.1).
-    """
-
-    plan_hash: bytes
-    run_id: bytes
-    round_index: int
-    attempt: int
-    roster: Roster
-    model_hash: bytes
-    parameters: Parameters
-    ctx: bytes = field(init=False)
-
-    def __post_init__(self) -> None:
-        if len(self.roster) != self.parameters.clients:
-            raise UsageError("the parameters are for another number of clients")
-        if len(self.plan_hash) != 32 or len(self.model_hash) != 32:
-            raise UsageError("hashes have 32 bytes")
-        if len(self.run_id) != 16:
-            raise UsageError("a run id has 16 bytes")
-        if not (0 <= self.round_index < 2**63 and 0 <= self.attempt < 2**63):
-            raise UsageError("rounds and attempts are counted from 0")
-        ctx = wire.digest(
-            f"{SPEC} ctx",
-            self.plan_hash,
-            self.run_id,
-            self.round_index,
-            self.attempt,
-            self.roster.to_wire(),
-            self.model_hash,
-            self.parameters.to_wire(),
-        )
-        object.__setattr__(self, "ctx", ctx)
-
-    def name(self, index: int) -> str:
-        return self.roster.name(index)
-
-    def public_key(self, index: int) -> bytes:
-        return self.roster.members[index].public_key
+    spec: ClassVar[str] = SPEC

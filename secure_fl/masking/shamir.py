@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Final
+
+from ..keys import PRIME
 
 __all__ = ["PRIME", "element", "from_bytes", "reconstruct", "share", "to_bytes"]
-
-PRIME: Final = 2**255 - 19
 
 
 def element(random: bytes) -> int:

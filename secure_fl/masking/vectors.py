@@ -9,7 +9,7 @@ chunks are let go.  How many uploads are under way at a time is up to the engine
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, final
+from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,33 +17,15 @@ from numpy.typing import NDArray
 from .. import wire
 from ..errors import FaultyClient
 from ..fixedpoint import Word, check_packed, unpack, word_dtype
-from .parallel import each
+from ..parallel import each
 from .session import SPEC, Session
 
-__all__ = ["ChunkTree", "Vectors"]
-
-_LABEL: Final = f"{SPEC} chunks"
+__all__ = ["Vectors", "chunk_tree"]
 
 
-@final
-class ChunkTree:
-    """The hash tree over a vector's chunks.  It keeps a hash per chunk, no chunk."""
-
-    def __init__(self) -> None:
-        self._leaves: list[bytes] = []
-
-    def __len__(self) -> int:
-        return len(self._leaves)
-
-    @staticmethod
-    def leaf(chunk: bytes | memoryview) -> bytes:
-        return wire.digest_bytes(f"{_LABEL} data", chunk)
-
-    def add(self, leaf: bytes) -> None:
-        self._leaves.append(leaf)
-
-    def root(self) -> bytes:
-        return wire.merkle_root(_LABEL, self._leaves)
+def chunk_tree() -> wire.ChunkTree:
+    """An empty tree over a vector's chunks (SPEC 5.5)."""
+    return wire.ChunkTree(f"{SPEC} chunks")
 
 
 @final
@@ -82,8 +64,8 @@ class Vectors:
         if len(chunks) != p.chunks:
             raise FaultyClient(self._session.name(client), "its vector is not complete")
         self._pending[client] = []  # taken: no second call adds them again
-        tree = ChunkTree()
-        for leaf in each(lambda k: ChunkTree.leaf(chunks[k]), p.chunks):
+        tree = chunk_tree()
+        for leaf in each(lambda k: tree.leaf(chunks[k]), p.chunks):
             tree.add(leaf)
         if tree.root() != root:
             self._pending[client] = chunks

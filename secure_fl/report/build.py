@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final
 
+from .. import ckks
 from ..errors import UsageError
 from ..identity import key_to_text
 from ..plan import Plan
@@ -42,6 +43,8 @@ INFINITY: Final = "infinity"
 DELTAS: Final = (1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 # The grid on which epsilon is computed by default; part of the report's meaning.
 INTERVAL: Final = 1e-4
+# What every ring of protocols/ckks/SPEC.md, 2.1, has at least; see its section 9.
+SECURITY_BITS: Final = 192
 
 Number = float | str
 
@@ -68,14 +71,20 @@ def to_json(report: Mapping[str, Any]) -> bytes:
 
 
 def build_report(
-    *, plan: Plan, transcript: Transcript, exports: Mapping[str, LedgerExport]
+    *,
+    plan: Plan,
+    transcript: Transcript,
+    exports: Mapping[str, LedgerExport],
+    size: int | None = None,
 ) -> dict[str, Any]:
     """Everything the report says, JSON-serialisable, ``schema_version`` first.
 
     ``transcript`` ends before the artefacts entry, which holds the report's own hash;
-    ``exports`` has one entry per member, read from its signed file.  Takes about half
-    a second per round where clients sample.  Raises UsageError where an export or the
-    transcript's start is missing, and what :func:`secure_fl.privacy.epsilon` raises.
+    ``exports`` has one entry per member, read from its signed file; ``size`` is the
+    number of values of the model, which an encryption depends on.  Takes about half a
+    second per round where clients sample.  Raises UsageError where an export, the
+    transcript's start or the size of an encrypted model is missing, and what
+    :func:`secure_fl.privacy.epsilon` raises.
     """
     missing = [name for name in plan.names if name not in exports]
     if missing or not transcript.entries or transcript.entries[0].kind != "start":
@@ -109,11 +118,12 @@ def build_report(
         "parties": _parties(plan, start),
         "threat_model": {
             "protection": plan.protection.kind,
-            "security": "computational" if _masked(plan) else "none",
+            "security": "none" if plan.protection.kind == "plain" else "computational",
             "max_colluding": plan.parties.max_colluding,
             "threshold": plan.threshold,
             "min_clients": plan.min_clients,
             "assumptions": assumptions,
+            **_encryption(plan, size),
         },
         "privacy_unit": {
             "kind": plan.privacy.unit,
@@ -189,10 +199,6 @@ def _disjoint(plan: Plan) -> bool:
     return plan.privacy.overlap == "disjoint"
 
 
-def _masked(plan: Plan) -> bool:
-    return plan.protection.kind == "masking"
-
-
 def _ids(prefix: str) -> list[str]:
     """The ids of a list of sentences: the table's order, without its heading."""
     ids = [key.removeprefix(prefix) for key in ENGLISH if key.startswith(prefix)]
@@ -200,13 +206,41 @@ def _ids(prefix: str) -> list[str]:
 
 
 def _assumptions(plan: Plan, *, insecure: bool) -> list[str]:
-    out = ["noise-first", "trainer"]
+    # First: who between them can read what a reader may take for sealed.
+    out = ["keyholder-together"] if plan.has_keyholder else []
+    out += ["noise-first", "trainer"]
     if plan.privacy.sampling_rate < 1:
         out.append("sampling-secret")
     if not insecure:
         out.append("csprng")
     out += ["float-noise", "disjoint" if _disjoint(plan) else "overlap"]
     return [*out, "ledger-kept"]
+
+
+def _encryption(plan: Plan, size: int | None) -> dict[str, Any]:
+    """Keys, ring and packing of a plan that encrypts; nothing for the others."""
+    if plan.protection.kind != "ckks":
+        return {}
+    if size is None:
+        raise UsageError(
+            "a report on an encrypted run cannot be built without the model's size",
+            hint="give the number of its values",
+        )
+    packing = plan.packing(size)
+    ring = packing.ring
+    return {
+        "encryption": {
+            "specification": ckks.SPEC,
+            "keys": plan.protection.keys,
+            "ring_degree": ring.degree,
+            "modulus_bits": ring.modulus.bit_length(),
+            "primes": len(ring.primes),
+            "security_bits": SECURITY_BITS,
+            "values_per_coefficient": packing.fields,
+            "scale_bits": packing.scale_bits,
+            "ciphertexts_per_update": packing.blocks(size + 1),
+        }
+    }
 
 
 def _parties(plan: Plan, start: Entry) -> list[dict[str, Any]]:
@@ -220,8 +254,11 @@ def _parties(plan: Plan, start: Entry) -> list[dict[str, Any]]:
         }
         for entry, member in zip(plan.parties.members, plan.roster.members, strict=True)
     ]
-    aggregator = {"role": "aggregator", "public_key": key_to_text(start.bytes_(2))}
-    return [*members, aggregator]
+    others = [{"role": "aggregator", "public_key": key_to_text(start.bytes_(2))}]
+    if plan.has_keyholder:
+        key = key_to_text(plan.keyholder_key)
+        others.append({"role": "keyholder", "public_key": key})
+    return [*members, *others]
 
 
 def _mechanism(plan: Plan) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def claims_section(report: Mapping[str, Any], say: Say) -> Section:
     projected = number(claim["projected_consortium"])
     blocks = [
         Block("lead", _lead(report, say)),
-        Block("view", say(f"view.{claim['view']}")),
+        Block("view", _view(report, say)),
         Block(
             "paragraph",
             say(
@@ -81,6 +81,12 @@ def claims_section(report: Mapping[str, Any], say: Say) -> Section:
         Block("list", lines=[say(f"assumption.{i}") for i in claim["relies_on"]]),
     ]
     return Section(say("claims.heading"), blocks)
+
+
+def _view(report: Mapping[str, Any], say: Say) -> str:
+    key = f"view.{claim_of(report)['view']}"
+    encryption = report["threat_model"].get("encryption")
+    return say(key if encryption is None else f"{key}.{encryption['keys']}")
 
 
 def _lead(report: Mapping[str, Any], say: Say) -> str:

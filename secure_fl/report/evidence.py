@@ -16,10 +16,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, NoReturn, final
 
+from .. import ckks
 from ..errors import ProtocolError, SecureFLError, VerificationError
-from ..plan import Plan, verify_endorsement
+from ..plan import Plan, Session, verify_endorsement
 from ..transcript import Entry, Transcript, check_signature
-from .attempts import Attempt, read_attempt
+from .attempts import Attempt, Reader, read_attempt
+from .ckks_attempts import KeyholderReader, OneTimeReader
+from .masking_attempts import MaskingReader, PlainReader
 
 __all__ = ["TRANSCRIPT", "Log", "Opening", "check_attempts", "read_log"]
 
@@ -222,27 +225,42 @@ def check_attempts(plan: Plan, log: Log, *, size: int) -> tuple[Attempt, ...]:
     """
     model = log.start.bytes_(6)
     out = []
+    released: set[int] = set()
     for opening in log.attempts:
+        number = opening.round_index
         try:
             session = plan.session(
-                round_index=opening.round_index,
+                round_index=number,
                 attempt=opening.attempt,
                 model_hash=model,
                 size=size,
             )
             attempt = read_attempt(
-                session,
-                opening.messages,
-                masked=plan.protection.kind == "masking",
-                opened=opening.opened,
+                _reader(plan, session), opening.messages, opened=opening.opened
             )
         except ProtocolError as error:
-            fail(f"round {opening.round_index}, attempt {opening.attempt}: {error}")
+            fail(f"round {number}, attempt {opening.attempt}: {error}")
+        if attempt.keys_released:
+            if number in released:
+                fail(f"the key holder released two sums of keys in round {number}")
+            released.add(number)
         if opening.opened:
             _check_round(plan, opening.end, attempt, model)
             model = opening.end.bytes_(8)
         out.append(attempt)
     return tuple(out)
+
+
+def _reader(plan: Plan, session: Session) -> Reader:
+    if isinstance(session, ckks.Session):
+        if plan.has_keyholder:
+            return KeyholderReader(
+                session, aggregator=plan.aggregator_key, holder=plan.keyholder_key
+            )
+        return OneTimeReader(session, plan.key_session(session))
+    if plan.protection.kind == "masking":
+        return MaskingReader(session)
+    return PlainReader(session)
 
 
 def _check_round(plan: Plan, entry: Entry, attempt: Attempt, model: bytes) -> None:
@@ -251,7 +269,7 @@ def _check_round(plan: Plan, entry: Entry, attempt: Attempt, model: bytes) -> No
     if entry.bytes_(2) != attempt.session.ctx:
         fail(f"round {number} is of another context than its plan and model give")
     if names != [i.client for i in attempt.inputs]:
-        fail(f"round {number} opened another set than its members agreed on")
+        fail(f"round {number} opened another set than its messages agree on")
     if entry.integer(4) != sum(plan.member(name).weight for name in names):
         fail(f"round {number} holds another sum of weights than its plan gives")
     if entry.bytes_(7) != model:

@@ -135,13 +135,13 @@ def _check_terms(plan: Plan, export: LedgerExport) -> None:
 def _check_omissions(
     release: Release, omitted: set[tuple[str, bytes]], name: str
 ) -> None:
-    """An update left a context for another only under signatures that omit it."""
+    """An update left a context only where others signed that it stays closed there."""
     left = release.contexts if release.state == "omitted" else release.contexts[:-1]
     for ctx in left:
         if (name, ctx) not in omitted:
             raise VerificationError(
                 f"its update of round {release.round_index} is said to be omitted, and "
-                "no signed statement in the log leaves it out"
+                "no signed statement or refusal in the log leaves it out"
             )
 
 

@@ -83,7 +83,7 @@ def _parties(report: Mapping[str, Any], say: Say) -> Section:
             say("parties.key"),
             rows=[
                 *([p["name"], p["public_key"]] for p in members),
-                *([say("parties.aggregator"), p["public_key"]] for p in others),
+                *([say(f"parties.{p['role']}"), p["public_key"]] for p in others),
             ],
         ),
         _rounds(report, say),
@@ -148,8 +148,24 @@ def _threat(report: Mapping[str, Any], say: Say) -> Section:
         "threshold": str(model["threshold"]),
         "min_clients": str(model["min_clients"]),
     }
-    sentence = say(f"threat.{model['protection']}", **values)
-    return Section(say("threat.heading"), [Block("paragraph", sentence)])
+    encryption = model.get("encryption")
+    if encryption is None:
+        lines = [say(f"threat.{model['protection']}", **values)]
+    else:
+        lines = [
+            say(f"threat.ckks.{encryption['keys']}", **values),
+            say("threat.ckks.claim"),
+            say(
+                "threat.ckks.ring",
+                degree=str(encryption["ring_degree"]),
+                modulus=str(encryption["modulus_bits"]),
+                security=str(encryption["security_bits"]),
+                values=str(encryption["values_per_coefficient"]),
+                ciphertexts=str(encryption["ciphertexts_per_update"]),
+            ),
+        ]
+    blocks = [Block("paragraph", line) for line in lines]
+    return Section(say("threat.heading"), blocks)
 
 
 def _mechanism(report: Mapping[str, Any], say: Say) -> Section:

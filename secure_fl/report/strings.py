@@ -50,6 +50,11 @@ ENGLISH: Final[Mapping[str, str]] = {
     "claims.profile.caption": "Epsilon at other values of delta",
     "view.record-local": "Record level, local view: this holds even if the aggregator "
     "and all other clients collude and the masking is broken.",
+    "view.record-local.one-time": "Record level, local view: this holds even if the "
+    "aggregator and all other clients collude and the encryption is broken.",
+    "view.record-local.keyholder": "Record level, local view: this holds even if the "
+    "aggregator, the key holder and all other clients collude and the encryption is "
+    "broken.",
     "unit.record": "one record of one client",
     "adjacency.add-or-remove-one": "adding or removing one record",
     "claim.consortium": "whole consortium",
@@ -113,6 +118,7 @@ ENGLISH: Final[Mapping[str, str]] = {
     "parties.weight": "weight",
     "parties.key": "Public keys",
     "parties.aggregator": "aggregator",
+    "parties.keyholder": "key holder",
     "rounds.caption": "Rounds, numbered from 0 as in the log: whose updates are in "
     "the opened sum",
     "rounds.round": "round",
@@ -131,9 +137,31 @@ ENGLISH: Final[Mapping[str, str]] = {
     "{clients} clients collude with it. Threshold {threshold}, at least {min_clients} "
     "clients per sum. This protection is computational, and the claim does not need "
     "it.",
+    "threat.ckks.one-time": "Protection: CKKS encryption with one-time keys. Nobody "
+    "holds a key that opens one client's update: each client draws its own key for "
+    "each attempt, and the aggregator learns only the sum of the keys of one agreed "
+    "set of clients, by secure masking. It opens the sum of their updates and nothing "
+    "else, as long as at most {colluding} of {clients} clients collude with it. "
+    "Threshold {threshold}, at least {min_clients} clients per sum.",
+    "threat.ckks.keyholder": "Protection: CKKS encryption with a key holder. The "
+    "aggregator and the key holder together can open every client's update. Apart, "
+    "neither can: the aggregator has the ciphertexts and no key, the key holder has "
+    "the keys and no ciphertext. Once per round the key holder gives the aggregator "
+    "the sum of the keys of at least {min_clients} of {clients} clients, and with it "
+    "the aggregator opens the sum of their updates.",
+    "threat.ckks.claim": "This protection is computational, and the claim does not "
+    "need it.",
+    "threat.ckks.ring": "Ring of degree {degree} with a modulus of {modulus} bits: at "
+    "least {security} bits of security by the table of the Homomorphic Encryption "
+    "Standard (2018), see protocols/ckks/SPEC.md, section 9. Values in each "
+    "coefficient: {values}; ciphertexts per update: {ciphertexts}.",
     "threat.plain": "Protection: none. The aggregator sees every client's update in "
     "clear. The claim does not need a protection.",
     "assumptions.heading": "What the claim relies on",
+    "assumption.keyholder-together": "Not on the aggregator and the key holder keeping "
+    "apart: TOGETHER they can open every client's update, and epsilon holds even "
+    "against both. That nobody reads a single update rests on the two never working "
+    "together.",
     "assumption.noise-first": "Each client runs this package unchanged: it clips "
     "every record's gradient and adds the noise before anything leaves.",
     "assumption.trainer": "Each client's training code back-propagates "
@@ -244,6 +272,9 @@ ENGLISH: Final[Mapping[str, str]] = {
     "check.rounds.plain": "rounds: {rounds} of {planned} opened, without protection; "
     "every vector is signed by its sender, and every client in a sum signed the "
     "outcome",
+    "check.rounds.keyholder": "rounds: {rounds} of {planned} opened; in each, all "
+    "messages are signed by their senders, the key holder released the keys of the "
+    "clients in the sum and of no others, and every client in it signed the outcome",
     "check.files": "files: every one has the hash that the aggregator and the last "
     "round's clients signed",
     "check.ledgers": "ledgers: {members} signed chains; every vector that arrived "
@@ -255,6 +286,8 @@ ENGLISH: Final[Mapping[str, str]] = {
     "no finite epsilon; the report says so",
     "unchecked.simulation": "that separate organisations took part: this was a "
     "simulation with throw-away keys",
+    "unchecked.keyholder": "that the aggregator and the key holder kept apart: "
+    "together they can open every client's update, and no file would show it",
     "unchecked.insecure": "that anything was secret: randomness was seeded, for tests",
     "unchecked.copy": "that this is the plan you know: compare its hash with a "
     "member's own copy, over another channel",

@@ -129,8 +129,9 @@ def _contents(
             raise VerificationError("is not a JSON object")
     with _blaming(REPORT):
         report = _json(files[REPORT])
-        _compare_report(plan, log, exports, report)
+        _compare_report(plan, log, exports, model.size, report)
     flags = [key for key in ("simulation", "insecure") if report[key]]
+    flags += ["keyholder"] if plan.has_keyholder else []
     notes = [_say(f"unchecked.{key}") for key in flags]
     notes += [*unlogged, *_pages(report, metrics, files)]
     return Verified(
@@ -212,7 +213,8 @@ def _compare_plan(source: bytes, path: Path) -> None:
 def _complete(given: dict[str, Any], complete: Mapping[str, Any]) -> None:
     """Fill in what a source plan may leave open, and nothing that it states."""
     given["run"] = complete["run"]
-    pairs = [(given["parties"], complete["parties"], "aggregator")]
+    parties = given["parties"], complete["parties"]
+    pairs = [(*parties, "aggregator"), (*parties, "keyholder")]
     pairs.append((given["model"], complete["model"], "start_sha256"))
     # What it may be is checked where the plan is parsed: within the plan's epsilon.
     pairs.append((given["privacy"], complete["privacy"], "noise_multiplier"))
@@ -285,9 +287,11 @@ def _json(data: bytes) -> Any:
 
 
 def _compare_report(
-    plan: Plan, log: Log, exports: Mapping[str, LedgerExport], found: Any
+    plan: Plan, log: Log, exports: Mapping[str, LedgerExport], size: int, found: Any
 ) -> None:
-    built = build_report(plan=plan, transcript=log.before_artefacts, exports=exports)
+    built = build_report(
+        plan=plan, transcript=log.before_artefacts, exports=exports, size=size
+    )
     where = first_difference(_json(to_json(built)), found)
     if where is not None:
         raise VerificationError(
@@ -360,13 +364,7 @@ def _checks(
     lines = [
         _say("check.transcript", entries=str(log.artefacts.sequence + 1)),
         _say("check.plan", members=members),
-        _say(
-            "check.rounds"
-            if plan.protection.kind == "masking"
-            else "check.rounds.plain",
-            rounds=str(finished),
-            planned=str(plan.rounds.count),
-        ),
+        _say(_rounds_line(plan), rounds=str(finished), planned=str(plan.rounds.count)),
         _say("check.files"),
         _say("check.ledgers", members=members),
         _say("check.report"),
@@ -388,6 +386,12 @@ def _checks(
             )
         )
     return tuple(lines)
+
+
+def _rounds_line(plan: Plan) -> str:
+    if plan.protection.kind == "plain":
+        return "check.rounds.plain"
+    return "check.rounds.keyholder" if plan.has_keyholder else "check.rounds"
 
 
 def _not_checked(

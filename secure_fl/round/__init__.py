@@ -16,18 +16,45 @@ random source and clock are arguments.  The same objects serve the embedded engi
 one that crosses machines.
 """
 
+from ..transcript import KEY_HOLDER
 from .aggregation import Aggregation, OpenedUpdate
+from .collecting import (
+    Collecting,
+    KeyholderCollecting,
+    MaskingCollecting,
+    OneTimeCollecting,
+    PlainCollecting,
+)
+from .holder import key_holder
 from .parked import ParkedParticipant
 from .participant import Participant
-from .protections import ClientProtection, MaskingClient, Outgoing, log_form
+from .protections import (
+    ClientProtection,
+    KeyholderClient,
+    MaskingClient,
+    OneTimeClient,
+    Outgoing,
+    PlainClient,
+    log_form,
+)
 
 __all__ = [
+    "KEY_HOLDER",
     "Aggregation",
     "ClientProtection",
+    "Collecting",
+    "KeyholderClient",
+    "KeyholderCollecting",
     "MaskingClient",
+    "MaskingCollecting",
+    "OneTimeClient",
+    "OneTimeCollecting",
     "OpenedUpdate",
     "Outgoing",
     "ParkedParticipant",
     "Participant",
+    "PlainClient",
+    "PlainCollecting",
+    "key_holder",
     "log_form",
 ]

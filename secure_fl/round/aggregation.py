@@ -7,19 +7,27 @@ import hashlib
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal, final
+from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import masking
-from ..errors import FaultyClient, ProtocolError, UsageError
+from .. import ckks
+from ..errors import FaultyClient, FaultyKeyHolder, ProtocolError, UsageError
 from ..fixedpoint import Encoding
-from ..masking import Session, messages
+from ..identity import Identity
 from ..model import GlobalModel
-from ..plain import CollectPlain
-from ..plan import Plan
-from .protections import collect_request
+from ..plan import Plan, Session
+from ..randomness import RandomSource
+from ..transcript import KEY_HOLDER
+from .collecting import (
+    Collecting,
+    KeyholderCollecting,
+    MaskingCollecting,
+    OneTimeCollecting,
+    PlainCollecting,
+    SumOfWords,
+)
 
 __all__ = ["Aggregation", "OpenedUpdate"]
 
@@ -41,33 +49,6 @@ class OpenedUpdate:
     clipped: int
 
 
-_Collector = (
-    masking.CollectAdvertise
-    | masking.CollectShares
-    | masking.CollectInputs
-    | masking.CollectAgreements
-    | masking.CollectReveals
-    | CollectPlain
-)
-# Kinds below this one belong to a step that is over (SPEC masking, section 5).
-_FIRST_KIND: Final[dict[type[object], int]] = {
-    masking.CollectAdvertise: 1,
-    masking.CollectShares: 3,
-    masking.CollectInputs: 5,
-    masking.CollectAgreements: 8,
-    masking.CollectReveals: 10,
-    CollectPlain: 5,
-}
-_STEPS: Final[dict[type[object], str]] = {
-    masking.CollectAdvertise: "keys",
-    masking.CollectShares: "shares",
-    masking.CollectInputs: "vectors",
-    masking.CollectAgreements: "consistency",
-    masking.CollectReveals: "unmask",
-    CollectPlain: "vectors",
-}
-
-
 @final
 class Aggregation:
     """The aggregator's side of one attempt."""
@@ -75,95 +56,103 @@ class Aggregation:
     def __init__(
         self,
         session: Session,
+        collecting: Collecting,
         *,
-        kind: Literal["masking", "plain"],
         encoding: Encoding,
         weights: Mapping[str, int],
     ) -> None:
         self.session = session
+        self._collecting = collecting
         self._encoding = encoding
         self._weights = weights
         self.result: OpenedUpdate | None = None
-        self.outgoing: dict[str, bytes] = {}
-        self.omission: tuple[bytes, bytes] | None = None
-        self._statement = b""
+        self.outgoing: dict[str, bytes] = collecting.first()
         self._lock = threading.RLock()
         self._last: dict[str, bytes] = {}
         self._over = False
-        self._collector: _Collector
-        if kind == "plain":
-            self._collector = CollectPlain(session)
-            request = collect_request(session)
-            self.outgoing = {m.name: request for m in session.roster.members}
-        else:
-            self._collector = masking.CollectAdvertise(session)
 
     @classmethod
     def for_plan(
-        cls, plan: Plan, *, round_index: int, attempt: int, model: GlobalModel
+        cls,
+        plan: Plan,
+        *,
+        round_index: int,
+        attempt: int,
+        model: GlobalModel,
+        aggregator: Identity,
+        random: RandomSource,
     ) -> Aggregation:
-        """The attempt as the plan has it."""
+        """The attempt as the plan has it.  ``aggregator``: who the plan says that is.
+
+        Raises UsageError where it is not, and where a package that the protection needs
+        is not installed.
+        """
         session = plan.session(
             round_index=round_index,
             attempt=attempt,
             model_hash=model.digest(),
             size=model.size,
         )
+        collecting: Collecting
+        if isinstance(session, ckks.Session):
+            ckks.require_backend()
+            if plan.has_keyholder:
+                if aggregator.public_key != plan.aggregator_key:
+                    raise UsageError(
+                        "the plan names another aggregator than this key's"
+                    )
+                collecting = KeyholderCollecting(
+                    session,
+                    aggregator,
+                    holder=plan.keyholder_key,
+                    random=random.bytes(32),
+                )
+            else:
+                collecting = OneTimeCollecting(session, plan.key_session(session))
+        elif plan.protection.kind == "masking":
+            collecting = MaskingCollecting(session)
+        else:
+            collecting = PlainCollecting(session)
         return cls(
             session,
-            kind=plan.protection.kind,
+            collecting,
             encoding=plan.encoding,
             weights={m.name: m.weight for m in plan.parties.members},
         )
 
     @property
     def step(self) -> str:
-        """What is being collected: keys, shares, vectors, consistency or unmask."""
-        return _STEPS[type(self._collector)]
+        """What is collected: keys, shares, vectors, consistency, unmask or release."""
+        return self._collecting.step
+
+    @property
+    def omission(self) -> tuple[bytes, ...]:
+        """What frees the updates that no sum of this attempt can hold, or nothing."""
+        return self._collecting.proof
 
     def receive(self, sender: str, data: bytes) -> bool:
         """Take one message of ``sender``, whom the engine has authenticated.
 
         Returns whether it counts: one of an earlier step, of another attempt or after
         the end, or the last one once more, is let go: a slow network is nobody's fault.
-        Raises FaultyClient naming the sender of a wrong one; the step goes on for the
-        others.
+        Raises FaultyClient or FaultyKeyHolder naming the sender of a wrong one; the
+        step goes on for the others.
         """
-        session = self.session
-        index = session.roster.index(sender)
+        index = None if sender == KEY_HOLDER else self.session.roster.index(sender)
         try:
             with self._lock:
-                if self._over:
+                if self._over or data == self._last.get(sender):
                     return False
-                late = messages.kind_of(data) < _FIRST_KIND[type(self._collector)]
-                elsewhere = messages.context_of(data) != session.ctx
-                if late or elsewhere or data == self._last.get(sender):
+                if not self._collecting.accept(index, data):
                     return False
-                self._add(index, data)
                 self._last[sender] = data
                 return True
-        except FaultyClient:
+        except (FaultyClient, FaultyKeyHolder):
             raise
         except ProtocolError as error:  # it did not parse: its sender is to blame
+            if index is None:
+                raise FaultyKeyHolder(str(error)) from None
             raise FaultyClient(sender, str(error)) from None
-
-    def _add(self, i: int, data: bytes) -> None:
-        s = self.session
-        match self._collector, messages.kind_of(data):
-            case masking.CollectAdvertise() as c, 1:
-                c.add(i, messages.Advertise.decode(data, s))
-            case masking.CollectShares() as c, 3:
-                c.add(i, messages.SealedShares.decode(data, s))
-            case (masking.CollectInputs() | CollectPlain()) as c, 5:
-                c.add_chunk(i, messages.Chunk.decode(data, s))
-            case (masking.CollectInputs() | CollectPlain()) as c, 6:
-                c.add(i, messages.MaskedInput.decode(data, s))
-            case masking.CollectAgreements() as c, 8:
-                c.add(i, messages.Agreement.decode(data, s))
-            case masking.CollectReveals() as c, 10:
-                c.add(i, messages.Reveal.decode(data, s))
-            case _:
-                raise ProtocolError("a message out of order")
 
     def advance(self) -> None:
         """Close the step: sets ``outgoing`` for the next, or ``result`` after the last.
@@ -174,39 +163,19 @@ class Aggregation:
             if self._over:
                 raise UsageError("the attempt is over")
             try:
-                self._advance()
+                outcome = self._collecting.close()
             except ProtocolError:
                 self._over = True
                 raise
-            self._over = self.result is not None
-
-    def _advance(self) -> None:
-        s = self.session
-        name = s.roster.name
-        match self._collector:
-            case masking.CollectAdvertise() as c:
-                self._collector, keys = c.close()
-                data = keys.encode(s)
-                self.outgoing = {name(a.client): data for a in keys.announcements}
-            case masking.CollectShares() as c:
-                self._collector, inboxes = c.close()
-                self.outgoing = {name(i): m.encode(s) for i, m in inboxes.items()}
-            case masking.CollectInputs() as c:
-                self._collector, statement = c.close()
-                self._statement = statement.encode(s)
-                self.outgoing = {name(i): self._statement for i in statement.clients}
-            case masking.CollectAgreements() as c:
-                self._collector, signatures = c.close()
-                data = signatures.encode(s)
-                # For those left out: the proof that frees their update.
-                self.omission = (self._statement, data)
-                self.outgoing = {name(a.client): data for a in signatures.agreements}
-            case masking.CollectReveals() | CollectPlain() as c:
-                self._open(c.close())
+            if isinstance(outcome, SumOfWords):
+                self._open(outcome)
+                self._over = True
                 self.outgoing = {}
+            else:
+                self.outgoing = outcome
 
-    def _open(self, opened: masking.Opened) -> None:
-        names = tuple(self.session.roster.name(i) for i in opened.survivors)
+    def _open(self, opened: SumOfWords) -> None:
+        names = tuple(self.session.roster.name(i) for i in opened.clients)
         self.result = OpenedUpdate(
             self.session,
             names,

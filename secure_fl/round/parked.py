@@ -109,8 +109,8 @@ class ParkedParticipant:
                 self._settle(client, parked)
             yield piece
 
-    def release(self, statement: bytes, signatures: bytes) -> None:
-        self._move(lambda client: client.release(statement, signatures))
+    def release(self, *proof: bytes) -> None:
+        self._move(lambda client: client.release(*proof))
 
     def conclude(self, *, opened: bool) -> None:
         self._move(lambda client: client.conclude(opened=opened))

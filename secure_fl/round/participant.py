@@ -16,7 +16,9 @@ from typing import Concatenate, Final, NoReturn, ParamSpec, TypeVar, final
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import masking, wire
+from .. import ckks, masking, wire
+from ..ckks import messages as sealed
+from ..context import kind_of
 from ..errors import (
     EngineError,
     FaultyAggregator,
@@ -26,9 +28,9 @@ from ..errors import (
 )
 from ..identity import Identity
 from ..keystore import Keystore
-from ..masking import Session, messages
+from ..masking import messages
 from ..model import GlobalModel
-from ..plan import Plan
+from ..plan import Plan, Session
 from ..privacy import (
     Event,
     Ledger,
@@ -42,7 +44,9 @@ from ..randomness import RandomSource
 from ..transcript import Entry, check_extension, countersign
 from .protections import (
     ClientProtection,
+    KeyholderClient,
     MaskingClient,
+    OneTimeClient,
     Outgoing,
     PlainClient,
     encode_update,
@@ -187,9 +191,21 @@ class Participant:
         return first
 
     def _protect(self, session: Session, parked: bytes = b"") -> ClientProtection:
+        identity, random = self._identity, self._random
+        if isinstance(session, ckks.Session):
+            if self._plan.has_keyholder:
+                return KeyholderClient(
+                    session,
+                    identity,
+                    random,
+                    holder=self._plan.keyholder_key,
+                    aggregator=self._plan.aggregator_key,
+                )
+            keys = self._plan.key_session(session)
+            return OneTimeClient(session, keys, identity, random, parked=parked)
         if self._plan.protection.kind == "masking":
-            return MaskingClient(session, self._identity, self._random, parked=parked)
-        return PlainClient(session, self._identity)
+            return MaskingClient(session, identity, random, parked=parked)
+        return PlainClient(session, identity)
 
     @_alone
     def reserve(self) -> Reservation:
@@ -324,23 +340,38 @@ class Participant:
         return Outgoing(words, offer.reservation.entry_hash, leaving)
 
     @_alone
-    def release(self, statement: bytes, signatures: bytes) -> None:
-        """Free a spent update: proof that its context can never open it (SPEC 7).
+    def release(self, *proof: bytes) -> None:
+        """Free a spent update: proof that its context can never open it.
 
-        Raises ProtocolError where the proof does not hold; the update stays spent.
+        ``proof``: a statement that omits it, and the signatures over that (SPEC
+        masking, 7), or a key holder's refusal (SPEC ckks, 6.6).  Raises ProtocolError
+        where it does not hold; the update stays spent.
         """
         offer, session = self._offer, self._session
         if offer is None or self._state(offer) != "sent":
             raise UsageError("no update is spent")
         assert session is not None  # the one it is spent in: to open another drops it
+        self._check_omission(session, proof)
+        self._ledger.omitted(offer.reservation, ctx=session.ctx, now=self._now())
+        offer.left = False
+
+    def _check_omission(self, session: Session, proof: tuple[bytes, ...]) -> None:
+        if len(proof) != (1 if self._plan.has_keyholder else 2):
+            raise ProtocolError("not a proof of this plan's protection")
+        if isinstance(session, ckks.Session):
+            if self._plan.has_keyholder:
+                holder = self._plan.keyholder_key
+                refusal = sealed.Refusal.decode(proof[0], session)
+                if not ckks.is_refusal(session, refusal, holder=holder):
+                    raise FaultyAggregator("the refusal is not the key holder's")
+                return
+            session = self._plan.key_session(session)
         masking.check_omission(
             session,
             session.roster.index(self.name),
-            messages.Statement.decode(statement, session),
-            messages.Signatures.decode(signatures, session),
+            messages.Statement.decode(proof[0], session),
+            messages.Signatures.decode(proof[1], session),
         )
-        self._ledger.omitted(offer.reservation, ctx=session.ctx, now=self._now())
-        offer.left = False
 
     @_alone
     def conclude(self, *, opened: bool) -> None:
@@ -370,7 +401,7 @@ class Participant:
     def _note(self, message: bytes, place: tuple[int, int]) -> None:
         form = log_form(message)
         if form is not None:
-            self._sent.append(((*place, messages.kind_of(message)), form[0]))
+            self._sent.append(((*place, kind_of(message)), form[0]))
 
     @_alone
     def countersign(self, entries: Sequence[Entry], entry: Entry) -> bytes:

@@ -4,46 +4,52 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Protocol, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import masking, wire
+from .. import ckks, masking
+from ..ckks import messages as sealed
+from ..context import kind_of
 from ..errors import FaultyAggregator
 from ..fixedpoint import Encoding, Word
 from ..identity import Identity
-from ..masking import Session, messages
+from ..masking import messages
 from ..plain import upload
 from ..randomness import RandomSource
+from .collecting import collect_request
 
 __all__ = [
     "ClientProtection",
+    "KeyholderClient",
     "MaskingClient",
+    "OneTimeClient",
     "Outgoing",
     "PlainClient",
-    "collect_request",
     "encode_update",
     "log_form",
 ]
 
-_COLLECT_PLAIN: Final = 0  # the kind of the one request that `plain` has
-
-
 _BLOCK: Final = 1 << 16  # values encoded at once: what is in between stays small
+
+
+_CHUNKS: Final = (5, sealed.KINDS.CIPHERTEXT)
+# Revealed shares, and a request, which repeats what its clients sent.
+_ONLY_HASHED: Final = (10, sealed.KINDS.REQUEST)
 
 
 def log_form(message: bytes) -> tuple[bytes, int] | None:
     """How a message stands in the transcript: whole, as a hash, or not at all.
 
-    Chunks do not (their signed root does); revealed shares only as a hash.
+    Chunks do not (their signed root does).
     """
-    kind = messages.kind_of(message)
-    if kind == 5:
+    kind = kind_of(message)
+    if kind in _CHUNKS:
         return None
-    if kind == 10:
+    if kind in _ONLY_HASHED:
         return hashlib.sha256(message).digest(), 1
     return message, 0
 
@@ -73,6 +79,17 @@ def encode_update(
     return words
 
 
+class Payload(Protocol):
+    """What travels beside a masked vector: parts first, then the hash that binds them.
+
+    ``seed``: 32 secret bytes that the aggregator learns of survivors only.
+    """
+
+    def parts(self, seed: bytes) -> Iterator[bytes]: ...
+
+    def hash(self) -> bytes: ...
+
+
 @final
 @dataclass(frozen=True)
 class Outgoing:
@@ -85,6 +102,7 @@ class Outgoing:
     words: NDArray[Word] = field(repr=False)
     claim: bytes
     leaving: Callable[[], None]
+    payload: Payload | None = None
 
 
 class ClientProtection(Protocol):
@@ -114,7 +132,7 @@ class MaskingClient:
 
     def __init__(
         self,
-        session: Session,
+        session: masking.Session,
         identity: Identity,
         random: RandomSource,
         *,
@@ -146,7 +164,7 @@ class MaskingClient:
         s = self._session
         # Out of our hands first: an error below ends the context for this client.
         state, self._state = self._state, None
-        match state, messages.kind_of(message):
+        match state, kind_of(message):
             case masking.AwaitCohort(), 2:
                 keys = messages.CohortKeys.decode(message, s)
                 self._state, shares = state.on_cohort(
@@ -158,9 +176,13 @@ class MaskingClient:
                 going = vector()
                 uploading = state.on_inbox(inbox, going.words, claim=going.claim)
                 going.leaving()
+                attached = b""
+                if going.payload is not None:
+                    yield from going.payload.parts(uploading.attached_seed)
+                    attached = going.payload.hash()
                 for chunk in uploading.chunks():
                     yield chunk.encode(s)
-                self._state, masked = uploading.finish()
+                self._state, masked = uploading.finish(attached=attached)
                 yield masked.encode(s)
             case masking.AwaitStatement(), 7:
                 statement = messages.Statement.decode(message, s)
@@ -174,24 +196,41 @@ class MaskingClient:
 
 
 @final
+class _OneAnswer:
+    """The whole state of a client that answers one message: whether it has."""
+
+    def __init__(self, ctx: bytes) -> None:
+        self._ctx = ctx
+        self._done = False
+
+    def spend(self) -> None:
+        done, self._done = self._done, True
+        if done:
+            raise FaultyAggregator("a message out of order")
+
+    def park(self) -> bytes:
+        done, self._done = self._done, True
+        return b"" if done else self._ctx
+
+
+@final
 class PlainClient:
-    def __init__(self, session: Session, identity: Identity) -> None:
+    def __init__(self, session: masking.Session, identity: Identity) -> None:
         self._session = session
         self._identity = identity
-        self._done = False
+        self._answer = _OneAnswer(session.ctx)
 
     def first(self) -> list[bytes]:
         return []
 
     def park(self) -> bytes:
-        done, self._done = self._done, True
-        return b"" if done else self._session.ctx
+        return self._answer.park()
 
     def handle(
         self, message: bytes, vector: Callable[[], Outgoing]
     ) -> Generator[bytes]:
-        done, self._done = self._done, True
-        if done or message != collect_request(self._session):
+        self._answer.spend()
+        if message != collect_request(self._session):
             raise FaultyAggregator("a message out of order")
         going = vector()
         going.leaving()
@@ -201,5 +240,114 @@ class PlainClient:
             yield part.encode(self._session)
 
 
-def collect_request(session: Session) -> bytes:
-    return wire.encode({0: _COLLECT_PLAIN, 1: session.ctx})
+@final
+class _Ciphertexts:
+    """A vector's ciphertexts, as what travels beside the masking of its key."""
+
+    def __init__(self, session: ckks.Session, encryption: ckks.Encryption) -> None:
+        self._session = session
+        self._encryption = encryption
+
+    def parts(self, seed: bytes) -> Iterator[bytes]:
+        for chunk in self._encryption.chunks(cover=seed):
+            yield chunk.encode(self._session)
+
+    def hash(self) -> bytes:
+        return self._encryption.payload()
+
+
+@final
+class OneTimeClient:
+    """CKKS with one-time keys: the masking of a key, and ciphertexts beside it.
+
+    Nothing of CKKS outlives the answer that it is drawn for, so there is only the
+    state of the masking to park.
+    """
+
+    def __init__(
+        self,
+        session: ckks.Session,
+        key_session: masking.Session,
+        identity: Identity,
+        random: RandomSource,
+        *,
+        parked: bytes = b"",
+    ) -> None:
+        ckks.require_backend()
+        self._session = session
+        self._me = session.roster.index(identity.name)
+        self._random = random
+        self._masking = MaskingClient(key_session, identity, random, parked=parked)
+
+    def first(self) -> list[bytes]:
+        return self._masking.first()
+
+    def park(self) -> bytes:
+        return self._masking.park()
+
+    def handle(
+        self, message: bytes, vector: Callable[[], Outgoing]
+    ) -> Generator[bytes]:
+        def key() -> Outgoing:
+            going = vector()
+            encryption = ckks.Encryption(
+                self._session, self._me, going.words, random=self._random.bytes(32)
+            )
+            return Outgoing(
+                encryption.key_words(),
+                going.claim,
+                going.leaving,
+                _Ciphertexts(self._session, encryption),
+            )
+
+        yield from self._masking.handle(message, key)
+
+
+@final
+class KeyholderClient:
+    """CKKS with a key holder: one invitation, one upload."""
+
+    def __init__(
+        self,
+        session: ckks.Session,
+        identity: Identity,
+        random: RandomSource,
+        *,
+        holder: bytes,
+        aggregator: bytes,
+    ) -> None:
+        """``holder``, ``aggregator``: their public keys in the plan."""
+        ckks.require_backend()
+        self._session = session
+        self._identity = identity
+        self._random = random
+        self._holder = holder
+        self._aggregator = aggregator
+        self._answer = _OneAnswer(session.ctx)
+
+    def first(self) -> list[bytes]:
+        return []
+
+    def park(self) -> bytes:
+        return self._answer.park()
+
+    def handle(
+        self, message: bytes, vector: Callable[[], Outgoing]
+    ) -> Generator[bytes]:
+        self._answer.spend()
+        s = self._session
+        invitation = sealed.Invitation.decode(message, s)
+        ckks.accept(s, invitation, holder=self._holder, aggregator=self._aggregator)
+        going = vector()
+        answer = ckks.Upload(
+            s,
+            self._identity,
+            invitation,
+            going.words,
+            claim=going.claim,
+            random=self._random.bytes(32),
+        )
+        going.leaving()
+        for chunk in answer.chunks():
+            yield chunk.encode(s)
+        yield answer.finish().encode(s)

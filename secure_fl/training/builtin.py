@@ -15,8 +15,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ..errors import PlanError, UsageError
 from ..model import GlobalModel
-from ..plan import Data, Plan
+from ..plan import Plan
 from ..privacy import PrivateUpdate
+from ..sections import Data
 from .client_round import ClientRound, fill
 from .tabular import TabularSplit, feature_count
 

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import PlanError, UsageError
-from ..plan import Column, Data
+from ..sections import Column, Data
 
 __all__ = ["TabularSplit", "feature_count", "load_tabular", "pooled"]
 

@@ -42,7 +42,9 @@ def test_help(path: tuple[str, ...], flag: str) -> None:
 
 
 def test_the_verbs_of_the_design() -> None:
-    assert set(cli.commands) == {"plan", "keys", "run", "report", "verify", "bench"}
+    assert set(cli.commands) == {
+        *("plan", "keys", "run", "keyholder", "report", "verify", "bench")
+    }
 
 
 @pytest.mark.usefixtures("desk")

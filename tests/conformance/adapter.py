@@ -87,10 +87,9 @@ class Client:
                     messages.Inbox.decode(data, session, reader=self.me),
                     replay.words_of(op["words"], session.parameters.word_bits),
                     claim=bytes.fromhex(op["claim"]),
-                    attached=bytes.fromhex(op["attached"]),
                 )
                 chunks = [c.encode(session).hex() for c in uploading.chunks()]
-                state, sent = uploading.finish()
+                state, sent = uploading.finish(attached=bytes.fromhex(op["attached"]))
                 self.state = self.parked(state)
                 return {"sent": [*chunks, sent.encode(session).hex()]}
             case "statement":

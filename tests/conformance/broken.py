@@ -13,29 +13,28 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from ..vectors.generate import FILES
-from ..vectors.test_vectors import load
-from . import adapter
+from . import adapter, ckks_adapter
+from .helpers import FOLDER, helper
 
 Json = dict[str, Any]
+ADAPTERS = {"masking": adapter, "ckks": ckks_adapter}
 # The request, counted from hello, at which an adapter dies or babbles.
 LAST_GOOD = 3
 
 
-def faulty() -> dict[str, Json]:
-    """What each case that must fail expects, by its input."""
+def faulty(spec: str) -> dict[str, Json]:
+    """What each case that must fail expects, by its input as it is sent."""
+    runner = helper("run_conformance")
+    name, folder = runner.SPECIFICATIONS[spec], FOLDER / spec / "vectors" / "1"
+    cases = [case.plain() for case in runner.read_cases(folder, name, set())]
     return {
-        as_key(kind, case["input"]): case["expect"]
-        for kind in FILES
-        for case in load(kind)
-        if "error" in case["expect"]
+        as_key(case.kind, runner.without_answers(case.input)): case.expect
+        for case in cases
+        if "error" in case.expect
     }
 
 
 def as_key(kind: str, given: Json) -> str:
-    given = copy.deepcopy(given)
-    for operation in given.get("operations", []):
-        operation.pop("refused", None)
     return json.dumps([kind, given], sort_keys=True)
 
 
@@ -73,9 +72,10 @@ def flip_leaf(value: Any, path: tuple[Any, ...], at: int) -> Any:
 class Broken:
     """Answers as the adapter does, but for its ``mode``."""
 
-    def __init__(self, mode: str) -> None:
+    def __init__(self, mode: str, spec: str) -> None:
         self.mode = mode
-        self.faulty = faulty() if mode in ("accepts", "early") else {}
+        self.adapter = ADAPTERS[spec]
+        self.faulty = faulty(spec) if mode in ("accepts", "early") else {}
 
     def accepts(self, request: Json, reply: Json) -> Json:
         """No check at all: whatever had to be refused succeeds."""
@@ -166,7 +166,7 @@ class Broken:
         return reply
 
     def answer(self, request: Json) -> Json:
-        reply = adapter.answer(request)
+        reply: Json = self.adapter.answer(request)
         if request["kind"] != "hello":
             spoiled: Json = getattr(self, self.mode)(request, reply)
             return spoiled
@@ -176,7 +176,7 @@ class Broken:
 
 
 def main() -> None:
-    broken = Broken(sys.argv[1])
+    broken = Broken(*sys.argv[1:])
     for line in sys.stdin:
         sys.stdout.write(json.dumps(broken.answer(json.loads(line))) + "\n")
         sys.stdout.flush()

@@ -20,7 +20,7 @@ ADAPTER = [sys.executable, "-m", "tests.conformance.adapter"]
 
 
 def broken(mode: str) -> list[str]:
-    return [sys.executable, "-m", "tests.conformance.broken", mode]
+    return [sys.executable, "-m", "tests.conformance.broken", mode, "masking"]
 
 
 def runner(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import copy
 import functools
-import importlib.util
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -17,19 +15,13 @@ from secure_fl import wire
 
 from ..vectors.test_vectors import load
 from . import adapter
+from .helpers import helper
 
-PATH = Path(__file__).resolve().parents[2] / "protocols" / "sealed_shares.py"
 Fields = dict[int, Any]
 
 
-@functools.cache
 def sealed_shares() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("sealed_shares", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return helper("sealed_shares")
 
 
 @functools.cache
@@ -117,7 +109,7 @@ def test_each_part_is_looked_at(change: Callable[[Fields], None], fault: str) ->
     fields = copy.deepcopy(wire.decode(dealt()[0]))
     assert isinstance(fields, dict)
     change(fields)
-    with pytest.raises(sealed_shares().WrongShares, match=fault):
+    with pytest.raises(sealed_shares().Wrong, match=fault):
         check(wire.encode(fields))
 
 
@@ -126,21 +118,21 @@ def test_shares_that_the_vector_does_not_have_are_found() -> None:
     data, given, expected = dealt()
     other = copy.deepcopy(expected)
     other["shares"][1]["self"] = other["shares"][2]["self"]
-    with pytest.raises(sealed_shares().WrongShares, match="client 1 gets other shares"):
+    with pytest.raises(sealed_shares().Wrong, match="client 1 gets other shares"):
         sealed_shares().check(data, given["session"], given["client"], other)
     # The dealer's own shares are in no box: their commitments tell.
     other = copy.deepcopy(expected)
     other["shares"][0]["key"] = other["shares"][2]["key"]
-    with pytest.raises(sealed_shares().WrongShares, match="a commitment to client 0"):
+    with pytest.raises(sealed_shares().Wrong, match="a commitment to client 0"):
         sealed_shares().check(data, given["session"], given["client"], other)
 
 
 @pytest.mark.parametrize("data", ["", "ff", "81", "1801", "a10000ff", "5b" + "ff" * 8])
 def test_bytes_that_are_no_message_are_refused(data: str) -> None:
-    with pytest.raises(sealed_shares().WrongShares):
+    with pytest.raises(sealed_shares().Wrong):
         check(bytes.fromhex(data))
 
 
 def test_bytes_left_over_are_refused() -> None:
-    with pytest.raises(sealed_shares().WrongShares, match="not deterministic CBOR"):
+    with pytest.raises(sealed_shares().Wrong, match="not deterministic CBOR"):
         check(dealt()[0] + b"\0")

@@ -24,6 +24,7 @@ def plan_text(
     noise_multiplier: float = 2.0,
     names: tuple[str, ...] = NAMES,
     kind: str = "masking",
+    keys: str = "",
     extra: str = "",
 ) -> str:
     members = "".join(f'  {{ name = "{n}", records = 40 }},\n' for n in names)
@@ -54,6 +55,7 @@ local_steps = 2
 
 [protection]
 kind = "{kind}"
+{f'keys = "{keys}"' if keys else ""}
 chunk_words = 64
 
 [model]

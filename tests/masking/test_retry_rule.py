@@ -76,6 +76,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.identities = {n: Identity.new(n, random=RANDOM) for n in NAMES}
+        self.aggregator = Identity.new("aggregator", random=RANDOM)
         self.plan = self.instance()
         self.ledgers = {n: Ledger(folder / f"{n}.sqlite", client=n) for n in NAMES}
         self.keystores = {n: MemoryKeystore() for n in NAMES}
@@ -84,10 +85,10 @@ class Run:
 
     def instance(self) -> Plan:
         """The plan, endorsed for one run: each call gives another run id."""
-        aggregator = Identity.new("aggregator", random=RANDOM)
         return Plan(PLAN.encode()).completed(
             keys={n: key_to_text(i.public_key) for n, i in self.identities.items()},
-            aggregator=key_to_text(aggregator.public_key),
+            aggregator=key_to_text(self.aggregator.public_key),
+            keyholder=None,
             run_id=RANDOM.bytes(16),
             start_sha256=None,
         )
@@ -106,7 +107,12 @@ class Run:
 
     def aggregation(self, place: tuple[int, int]) -> Aggregation:
         return Aggregation.for_plan(
-            self.plan, round_index=place[0], attempt=place[1], model=MODEL
+            self.plan,
+            round_index=place[0],
+            attempt=place[1],
+            model=MODEL,
+            aggregator=self.aggregator,
+            random=RANDOM,
         )
 
     def offer(self, name: str) -> None:
@@ -164,6 +170,11 @@ class Run:
         return less.encode(session), proof.encode(session)
 
 
+def session_of(a: Aggregation) -> Session:
+    assert isinstance(a.session, Session)
+    return a.session
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
     made = Run(tmp_path)
@@ -188,7 +199,7 @@ def refused(act: Callable[..., object], *told: object) -> None:
 
 def test_a_second_statement_in_the_same_context(run: Run) -> None:
     a = run.opened()
-    less, proof = run.proof_without(a.session, "clinic-d", NAMES[:3])
+    less, proof = run.proof_without(session_of(a), "clinic-d", NAMES[:3])
     for name in NAMES:
         refused(run.participants[name].handle, less)
         refused(run.participants[name].handle, proof)
@@ -203,7 +214,7 @@ def test_a_second_statement_before_the_reveal(run: Run) -> None:
     run.step(a)
     run.statement = a.outgoing["clinic-a"]
     run.step(a)
-    less, _ = run.proof_without(a.session, "clinic-d", NAMES[:3])
+    less, _ = run.proof_without(session_of(a), "clinic-d", NAMES[:3])
     for name in NAMES:
         refused(run.participants[name].handle, less)
     # That was their second answer: they are out, and the first sum is lost, too.
@@ -215,7 +226,7 @@ def test_a_second_statement_before_the_reveal(run: Run) -> None:
 
 def test_a_second_set_of_signatures(run: Run) -> None:
     a = run.opened()
-    assert a.omission is not None
+    assert a.omission
     for name in NAMES:
         refused(run.participants[name].handle, a.omission[1])
 
@@ -260,7 +271,7 @@ def test_a_forged_proof_of_omission(
     run: Run, signers: tuple[str, ...], error: type[SecureFLError]
 ) -> None:
     a = run.opened()
-    proof = run.proof_without(a.session, "clinic-c", signers)
+    proof = run.proof_without(session_of(a), "clinic-c", signers)
     with pytest.raises(error):
         run.participants["clinic-c"].release(*proof)
     run.participants["clinic-c"].open(0, 1, MODEL)
@@ -270,10 +281,10 @@ def test_a_forged_proof_of_omission(
 def test_a_proof_with_signatures_over_another_statement(run: Run) -> None:
     """What all four did sign, under a statement that they did not."""
     a = run.opened()
-    assert a.omission is not None
-    less, _ = run.proof_without(a.session, "clinic-c", ())
-    mine = Signatures.decode(a.omission[1], a.session).agreements
-    others = Signatures(tuple(x for x in mine if x.client != 2)).encode(a.session)
+    assert a.omission
+    less, _ = run.proof_without(session_of(a), "clinic-c", ())
+    mine = Signatures.decode(a.omission[1], session_of(a)).agreements
+    others = Signatures(tuple(x for x in mine if x.client != 2)).encode(session_of(a))
     with pytest.raises(FaultyAggregator, match="does not hold"):
         run.participants["clinic-c"].release(less, others)
     # And the true pair holds the client itself.
@@ -291,7 +302,7 @@ def test_a_genuine_proof_frees_who_is_left_out_once_and_nobody_else(run: Run) ->
         run.step(a)
     assert a.result is not None
     assert a.result.survivors == NAMES[:3]
-    assert a.omission is not None
+    assert a.omission
     for name in NAMES[:3]:
         refused(run.participants[name].release, *a.omission)
     late = run.participants["clinic-d"]
@@ -336,5 +347,5 @@ def test_a_restarted_client(run: Run) -> None:
         later.open(0, 1, MODEL)
         assert later.needs_update
         refused(later.offer, run.updates[name])
-        assert a.omission is not None
+        assert a.omission
         refused(later.release, *a.omission)

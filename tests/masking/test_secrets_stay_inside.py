@@ -87,6 +87,7 @@ class Secrets:
                 "seal key": reference.derive(ctx, c.starts[i], "seal key"),
                 "mask key": mask,
                 "self seed": reference.derive(ctx, le32(beta), "self mask"),
+                "attached seed": reference.derive(ctx, le32(beta), "attached"),
             }
             one |= {f"coefficient {k}": le32(x) for k, x in enumerate(made)}
             for j in keys:
@@ -141,7 +142,7 @@ def test_the_search_sees_a_secret_in_every_form(
     for text in shown:
         assert secrets.seen(f"before {text} after"), text
     assert not secrets.seen(repr(c.session) + repr(c.cohort) + repr(c.statement))
-    assert len(secrets.named) == 4 * (7 + 2 * 2 + 2 * 4 + 2 * 3 + 1)
+    assert len(secrets.named) == 4 * (8 + 2 * 2 + 2 * 4 + 2 * 3 + 1)
 
 
 # -- what prints -----------------------------------------------------------------
@@ -195,12 +196,15 @@ def test_nothing_prints_a_secret(
         assert not secrets.seen(texts(store))
 
 
-def test_an_opened_sum_does_not_print_its_words() -> None:
+def test_an_opened_sum_prints_neither_its_words_nor_its_seeds() -> None:
     c = Consortium(make_session(4))
     opened = c.opened()
     words = ", ".join(str(w) for w in opened.words[:2])
     assert words not in texts(opened)
     assert words in repr(opened.words.tolist())
+    secrets = Secrets(c)
+    assert not secrets.seen(texts(opened))
+    assert "attached seed of 0" in secrets.seen(repr(opened.attached_seeds))
 
 
 def test_an_identity_does_not_print_its_key() -> None:

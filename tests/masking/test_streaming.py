@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
+from secure_fl import parallel
 from secure_fl.engines.bench import client_peak_bytes
 from secure_fl.errors import FaultyClient
-from secure_fl.masking import parallel
-from secure_fl.masking.vectors import ChunkTree, Vectors
+from secure_fl.masking.vectors import Vectors, chunk_tree
 
 from ..consortium import make_session
 
@@ -57,9 +57,9 @@ def test_the_aggregator_holds_one_sum_and_the_uploads_under_way() -> None:
         vectors = Vectors(session, range(clients))
         held.append(vectors)
         for client in range(clients):
-            tree = ChunkTree()
+            tree = chunk_tree()
             for index, data in enumerate(chunks(client)):
-                tree.add(ChunkTree.leaf(data))
+                tree.add(tree.leaf(data))
                 vectors.add(client, index, data)
             vectors.join(client, tree.root())
 
@@ -74,11 +74,11 @@ def test_what_does_not_match_its_root_leaves_the_sum_as_it_was() -> None:
     vectors = Vectors(session, range(3))
     p = session.parameters
     for client in range(2):
-        tree = ChunkTree()
+        tree = chunk_tree()
         for index in range(p.chunks):
             begin, end = p.chunk_range(index)
             data = np.full(end - begin, 7, np.uint32).tobytes()
-            tree.add(ChunkTree.leaf(data))
+            tree.add(tree.leaf(data))
             vectors.add(client, index, data)
         if client:
             with pytest.raises(FaultyClient, match="do not match their root"):

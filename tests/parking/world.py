@@ -244,9 +244,11 @@ class World:
         rows = "".join(f'{{ name = "{n}", records = 40 }},' for n in names)
         source = Plan(_PLAN.format(members=rows, kind=kind).encode())
         self.identities = {n: Identity.new(n, random=RANDOM) for n in names}
+        self.aggregator = Identity.new("a", random=RANDOM)
         self.plan = source.completed(
             keys={n: key_to_text(i.public_key) for n, i in self.identities.items()},
-            aggregator=key_to_text(Identity.new("a", random=RANDOM).public_key),
+            aggregator=key_to_text(self.aggregator.public_key),
+            keyholder=None,
             run_id=RANDOM.bytes(16),
             start_sha256=None,
         )
@@ -277,7 +279,12 @@ class World:
 
     def aggregation(self, round_index: int, attempt: int) -> Aggregation:
         return Aggregation.for_plan(
-            self.plan, round_index=round_index, attempt=attempt, model=MODEL
+            self.plan,
+            round_index=round_index,
+            attempt=attempt,
+            model=MODEL,
+            aggregator=self.aggregator,
+            random=RANDOM,
         )
 
     def take(self, a: Aggregation, name: str, pieces: Iterable[bytes]) -> None:

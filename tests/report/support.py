@@ -23,6 +23,7 @@ from secure_fl.masking import start as start_masking
 from secure_fl.model import GlobalModel
 from secure_fl.plain import CollectPlain, upload
 from secure_fl.plan import Plan, endorse
+from secure_fl.plan import Session as AnySession
 from secure_fl.privacy import Ledger, NonPrivate, Reservation, read_export
 from secure_fl.randomness import SeededInsecure
 from secure_fl.report import build_report, render_html, render_text, to_json
@@ -66,7 +67,7 @@ noise_multiplier = 6.0
 
 [protection]
 kind = "%(kind)s"
-chunk_words = 64
+%(keys)schunk_words = 64
 
 [model]
 kind = "mlp"
@@ -82,6 +83,7 @@ class Made:
     aggregator: Identity
     transcript: Transcript
     files: dict[str, bytes]
+    keyholder: Identity | None = None
 
     def write(self, folder: Path) -> Path:
         for name, data in self.files.items():
@@ -93,8 +95,10 @@ class Made:
         return self.identities[name] if name else self.aggregator
 
 
-def source_plan(*, kind: str, rate: str, overlap: str) -> Plan:
-    return Plan((SOURCE % {"kind": kind, "rate": rate, "overlap": overlap}).encode())
+def source_plan(*, kind: str, rate: str, overlap: str, keys: str = "") -> Plan:
+    entries = {"kind": kind, "rate": rate, "overlap": overlap}
+    entries["keys"] = f'keys = "{keys}"\n' if keys else ""
+    return Plan((SOURCE % entries).encode())
 
 
 @dataclass
@@ -103,6 +107,7 @@ class Consortium:
 
     folder: Path
     kind: str = "masking"
+    keys: str = ""
     rate: str = "1.0"
     overlap: str = "disjoint"
     unprotected: str = ""
@@ -117,10 +122,20 @@ class Consortium:
         self.random = SeededInsecure(self.seed)
         self.identities = {n: Identity.new(n, random=self.random) for n in NAMES}
         self.aggregator = Identity.new("aggregator", random=self.random)
-        source = source_plan(kind=self.kind, rate=self.rate, overlap=self.overlap)
+        self.keyholder = (
+            Identity.new("keyholder", random=self.random)
+            if self.keys == "keyholder"
+            else None
+        )
+        source = source_plan(
+            kind=self.kind, rate=self.rate, overlap=self.overlap, keys=self.keys
+        )
         self.plan = source.completed(
             keys={n: key_to_text(i.public_key) for n, i in self.identities.items()},
             aggregator=key_to_text(self.aggregator.public_key),
+            keyholder=(
+                key_to_text(self.keyholder.public_key) if self.keyholder else None
+            ),
             run_id=self.random.bytes(16),
             start_sha256="0" * 64,
         )
@@ -136,13 +151,18 @@ class Consortium:
         self.clock += 1
         return self.clock
 
-    def session(self, place: tuple[int, int]) -> Session:
+    def any_session(self, place: tuple[int, int]) -> AnySession:
         return self.plan.session(
             round_index=place[0],
             attempt=place[1],
             model_hash=self.model.digest(),
             size=self.model.size,
         )
+
+    def session(self, place: tuple[int, int]) -> Session:
+        session = self.any_session(place)
+        assert isinstance(session, Session)
+        return session
 
     def reserve(self, name: str, place: tuple[int, int]) -> Reservation:
         event = self.plan.release
@@ -189,7 +209,7 @@ class Consortium:
             },
         )
 
-    def words(self, session: Session, name: str) -> Any:
+    def words(self, session: AnySession, name: str) -> Any:
         values = np.full(session.parameters.length, 1 + NAMES.index(name), np.int64)
         values[-1] = 0  # nothing was clipped
         return self.plan.encoding.wrap(values * self.plan.member(name).weight)
@@ -277,9 +297,11 @@ class Consortium:
                     self.log(place, name, "", part.encode(s))
         self.open(place, s, list(NAMES), collect.close().words, reservations)
 
-    def fail(self, place: tuple[int, int], reason: str) -> None:
+    def fail(
+        self, place: tuple[int, int], reason: str, *, culprit: str = "bank-c"
+    ) -> None:
         self.transcript.append(
-            "failure", {0: place[0], 1: place[1], 2: reason, 3: "bank-c"}
+            "failure", {0: place[0], 1: place[1], 2: reason, 3: culprit}
         )
 
     def open(
@@ -290,8 +312,28 @@ class Consortium:
         words: Any,
         reservations: Mapping[str, Reservation],
     ) -> None:
+        self.close_round(
+            place,
+            session,
+            survivors,
+            total=self.plan.encoding.decode(words[:-1]),
+            words_hash=hashlib.sha256(words.tobytes()).digest(),
+            clipped=int(words[-1]),
+            reservations=reservations,
+        )
+
+    def close_round(
+        self,
+        place: tuple[int, int],
+        session: AnySession,
+        survivors: Sequence[str],
+        *,
+        total: Any,
+        words_hash: bytes,
+        clipped: int,
+        reservations: Mapping[str, Reservation],
+    ) -> None:
         weight = sum(self.plan.member(n).weight for n in survivors)
-        total = self.plan.encoding.decode(words[:-1])
         before, self.model = self.model, self.model.add(total / weight)
         entry = self.transcript.append(
             "round",
@@ -301,8 +343,8 @@ class Consortium:
                 2: session.ctx,
                 3: list(survivors),
                 4: weight,
-                5: hashlib.sha256(words.tobytes()).digest(),
-                6: int(words[-1]),
+                5: words_hash,
+                6: clipped,
                 7: before.digest(),
                 8: self.model.digest(),
             },
@@ -337,6 +379,10 @@ class Consortium:
             self.transcript.append(
                 "endorsement", {0: name, 1: endorse(self.plan, identity)}
             )
+        self.rounds()
+        return self.close()
+
+    def rounds(self) -> None:
         if self.kind == "plain":
             self.plain_attempt((0, 0))
             self.plain_attempt((1, 0))
@@ -344,7 +390,6 @@ class Consortium:
             self.masked_attempt((0, 0))
             self.masked_attempt((1, 0), upload_fails=["bank-c"], absent=["bank-d"])
             self.masked_attempt((1, 1), absent=["bank-d"])
-        return self.close()
 
     def close(self) -> Made:
         survivors = [str(n) for n in self.transcript.of_kind("round")[-1].rows(3)]
@@ -358,7 +403,14 @@ class Consortium:
         entry = self.transcript.append("artefacts", {0: rows_of(files)})
         self.sign(entry, survivors)
         files["transcript.cbor"] = self.transcript.to_bytes()
-        return Made(self.plan, self.identities, self.aggregator, self.transcript, files)
+        return Made(
+            self.plan,
+            self.identities,
+            self.aggregator,
+            self.transcript,
+            files,
+            self.keyholder,
+        )
 
 
 def finish(
@@ -369,7 +421,12 @@ def finish(
         m.name: read_export(ledgers[m.name], public_key=m.public_key, client=m.name)
         for m in plan.roster.members
     }
-    report = build_report(plan=plan, transcript=transcript, exports=exports)
+    report = build_report(
+        plan=plan,
+        transcript=transcript,
+        exports=exports,
+        size=GlobalModel.from_bytes(model).size,
+    )
     return {
         "plan.toml": plan.source,
         "model.safetensors": model,

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from secure_fl.errors import PlanError, UsageError
-from secure_fl.plan import Column, Data
+from secure_fl.sections import Column, Data
 from secure_fl.training import TabularSplit, feature_count, load_tabular, pooled
 
 NAMES = ("bank-a", "bank-b", "bank-c")

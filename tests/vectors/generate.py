@@ -17,6 +17,7 @@ from .form_cases import hash_cases, key_text_cases, tree_cases, wire_cases
 from .late_cases import omission_cases
 from .message_cases import fixed_point_cases, message_cases
 from .primitive_cases import (
+    attached_cases,
     box_cases,
     context_cases,
     key_cases,
@@ -63,6 +64,11 @@ FILES: dict[str, tuple[str, Callable[[], list[Json]]]] = {
         "SPEC 4.1, 4.2. `start`: the secrets of step 1. `coefficients`: those of step "
         "2, for the self mask first. `pair`: the seed of a pair mask.",
         key_cases,
+    ),
+    "attached": (
+        "SPEC 4.2. The attached seed that comes of `beta`: for who sends a payload "
+        "beside the vector. Masking itself does not use it.",
+        attached_cases,
     ),
     "shamir": (
         "SPEC 4.3. Elements are 32 bytes, little-endian. `share` at `xs`; "

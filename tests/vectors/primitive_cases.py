@@ -252,6 +252,25 @@ def key_cases() -> list[Json]:
     ]
 
 
+def attached_cases() -> list[Json]:
+    """SPEC 4.2: for a payload beside the vector, so for who has one."""
+    w, other = World("attached"), World("attached elsewhere")
+    beta = w.everyone[0].beta
+
+    def one(why: str, ctx: bytes, beta: int) -> Json:
+        input_: Json = {"ctx": ctx.hex(), "beta": ref.le32(beta).hex()}
+        seed = ref.derive(ctx, ref.le32(beta), "attached")
+        return case(why, input_, {"seed": seed.hex()})
+
+    return [
+        one("bank-a's seed", w.c.ctx, beta),
+        one("bank-b's", w.c.ctx, w.everyone[1].beta),
+        one("of the same secret, in another context", other.c.ctx, beta),
+        one("of a secret that is one", w.c.ctx, 1),
+        one("of the largest secret", w.c.ctx, PRIME - 1),
+    ]
+
+
 def stream_cases() -> list[Json]:
     random = _random("stream")
     out = []

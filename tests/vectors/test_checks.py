@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from secure_fl import fixedpoint, masking, wire
-from secure_fl.masking import aggregator, crypto, shamir, vectors
+from secure_fl import context, fixedpoint, keys, masking, wire
+from secure_fl.masking import aggregator, crypto, shamir
 
 from .generate import FILES, FOLDER
 from .test_vectors import Case, load, replay
@@ -99,7 +99,9 @@ def test_blame_is_as_the_spec_says() -> None:
 # -- SPEC against code: take the check out, and a vector is no longer refused --------
 
 MODULES: list[ModuleType] = [
+    context,
     fixedpoint,
+    keys,
     wire,
     *(
         importlib.import_module(f"{masking.__name__}.{found.name}")
@@ -328,8 +330,8 @@ def test_hashes_are_compared(
 
 @pytest.mark.parametrize("check", ["A18", "C20"])
 def test_roots_are_compared(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = vectors.ChunkTree.root
-    monkeypatch.setattr(vectors.ChunkTree, "root", lambda self: Same(root(self)))
+    root = wire.ChunkTree.root
+    monkeypatch.setattr(wire.ChunkTree, "root", lambda self: Same(root(self)))
     assert_needed(check)
 
 

@@ -225,6 +225,11 @@ def run_keys(i: Case) -> Case:
     }
 
 
+def run_attached(i: Case) -> Case:
+    beta = shamir.from_bytes(bytes.fromhex(i["beta"]))
+    return {"seed": crypto.attached_seed(beta, ctx=bytes.fromhex(i["ctx"])).hex()}
+
+
 def run_shamir(i: Case) -> Case:
     if i["op"] == "element":
         value = shamir.element(bytes.fromhex(i["bytes"]))
@@ -342,10 +347,9 @@ def run_client(i: Case, expect: Case) -> Case:
                     inbox,
                     words_of(op["words"], session.parameters.word_bits),
                     claim=bytes.fromhex(op["claim"]),
-                    attached=bytes.fromhex(op["attached"]),
                 )
                 upload = [c.encode(session).hex() for c in uploading.chunks()]
-                state, masked = uploading.finish()
+                state, masked = uploading.finish(attached=bytes.fromhex(op["attached"]))
                 sent.append([*upload, masked.encode(session).hex()])
             case "statement":
                 statement = messages.Statement.decode(data, session)
@@ -434,6 +438,7 @@ RUN: dict[str, Callable[[Case], Case]] = {
     "context": run_context,
     "fixed_point": run_fixed_point,
     "keys": run_keys,
+    "attached": run_attached,
     "shamir": run_shamir,
     "stream": run_stream,
     "box": run_box,

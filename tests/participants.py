@@ -14,6 +14,7 @@ from secure_fl.plan import Plan
 from secure_fl.privacy import Ledger, PrivateUpdate, private_update
 from secure_fl.randomness import SystemRandom
 from secure_fl.round import Aggregation, ParkedParticipant, Participant
+from secure_fl.transcript import Transcript
 
 RANDOM = SystemRandom()
 NOW = 1_700_000_000
@@ -71,6 +72,8 @@ class Participants:
         self.aggregator = Identity.new("aggregator", random=RANDOM)
         self.keyholder = Identity.new("keyholder", random=RANDOM)
         self.plan = self.instance()
+        assert self.plan.run_id is not None
+        self.log = Transcript(self.plan.run_id)
         self.ledgers = {n: Ledger(folder / f"{n}.sqlite", client=n) for n in self.names}
         self.keystores = {n: self.keystore(n) for n in self.names}
         self.participants = {n: self.participant(n) for n in self.names}
@@ -100,10 +103,13 @@ class Participants:
     def participant(self, name: str, plan: Plan | None = None) -> Client:
         """A new process of a client, over the ledger and keystore it has."""
         plan = plan or self.plan
-        if self.parked:
-            parked = self.from_keystore(name, plan)
-            parked.join(log_head=bytes(32))
-            return parked
+        if not self.parked:
+            return self.resident(name, plan)
+        parked = self.from_keystore(name, plan)
+        parked.join(log_head=self.log.head)
+        return parked
+
+    def resident(self, name: str, plan: Plan) -> Participant:
         return Participant(
             plan,
             self.identities[name],
@@ -111,7 +117,7 @@ class Participants:
             keystore=self.keystores[name],
             random=RANDOM,
             now=lambda: NOW,
-            log_head=bytes(32),
+            log_head=self.log.head,
         )
 
     def from_keystore(self, name: str, plan: Plan) -> ParkedParticipant:

@@ -24,89 +24,34 @@ from secure_fl.errors import (
     TooFewClients,
     UsageError,
 )
-from secure_fl.identity import Identity, key_to_text
 from secure_fl.keystore import MemoryKeystore
 from secure_fl.masking import Session, messages
 from secure_fl.plan import Plan
 from secure_fl.privacy import Ledger, Reservation, private_update, unprotected
-from secure_fl.randomness import SystemRandom
-from secure_fl.round import Aggregation, ParkedParticipant, Participant, log_form
-from secure_fl.transcript import Transcript, check_signature
+from secure_fl.round import Aggregation, Participant, log_form
+from secure_fl.transcript import check_signature
 
 from .engines.support import NAMES, plan_text, start
+from .participants import Client, Participants
 
-RANDOM = SystemRandom()
 MODEL = start()
 
 
-class World:
+class World(Participants):
     """Four clients and an aggregator that the test plays by hand."""
 
     def __init__(self, folder: Path, *, parked: bool) -> None:
-        source = Plan(plan_text(rounds=3, epsilon=50.0).encode())
-        self.parked = parked
-        self.identities = {n: Identity.new(n, random=RANDOM) for n in NAMES}
-        self.aggregator = Identity.new("aggregator", random=RANDOM)
-        self.plan = source.completed(
-            keys={n: key_to_text(i.public_key) for n, i in self.identities.items()},
-            aggregator=key_to_text(self.aggregator.public_key),
-            keyholder=None,
-            run_id=RANDOM.bytes(16),
-            start_sha256=None,
-        )
-        assert self.plan.run_id is not None
-        self.log = Transcript(self.plan.run_id)
-        self.ledgers = {
-            n: Ledger(folder / f"{n}.sqlite", client=n) for n in self.identities
-        }
-        self.participants = {n: self.participant(n) for n in NAMES}
+        source = plan_text(rounds=3, epsilon=50.0).encode()
+        super().__init__(folder, source, MODEL, parked=parked)
 
-    def participant(self, name: str) -> Participant | ParkedParticipant:
+    def participant(self, name: str, plan: Plan | None = None) -> Client:
         """A new process of this client that has its ledger, and nothing else."""
-        if not self.parked:
-            return self.resident(name)
-        parked = ParkedParticipant(
-            self.plan,
-            self.identities[name],
-            ledger=self.ledgers[name],
-            keystore=MemoryKeystore(),
-            random=RANDOM,
-            now=lambda: 1_700_000_000,
-        )
-        parked.join(log_head=self.log.head)
-        return parked
+        self.keystores[name] = MemoryKeystore()
+        return super().participant(name, plan)
 
-    def resident(self, name: str) -> Participant:
-        return Participant(
-            self.plan,
-            self.identities[name],
-            ledger=self.ledgers[name],
-            keystore=MemoryKeystore(),
-            random=RANDOM,
-            now=lambda: 1_700_000_000,
-            log_head=self.log.head,
-        )
-
-    def states(self, name: str) -> list[str]:
-        return [r.state for r in self.ledgers[name].releases(self.plan.lineage)]
-
-    def aggregation(self, round_index: int, attempt: int) -> Aggregation:
-        return Aggregation.for_plan(
-            self.plan,
-            round_index=round_index,
-            attempt=attempt,
-            model=MODEL,
-            aggregator=self.aggregator,
-            random=RANDOM,
-        )
-
-    def offer(self, name: str, *, private: bool = True) -> None:
-        participant = self.participants[name]
+    def offer_unprotected(self, name: str) -> None:
         vector = np.full(MODEL.size, 0.5)
-        if private:
-            participant.offer(private_update(vector, participant.reserve()))
-        else:
-            participant.offer(unprotected(vector, reason="a test"))
+        self.participants[name].offer(unprotected(vector, reason="a test"))
 
     def up_to_inboxes(self, a: Aggregation, place: tuple[int, int]) -> dict[str, bytes]:
         """Steps 1 and 2 with everyone: what asks each client for its vector."""
@@ -129,8 +74,7 @@ def session_of(a: Aggregation) -> Session:
 def opened(folder: Path, *, parked: bool) -> Iterator[World]:
     made = World(folder, parked=parked)
     yield made
-    for ledger in made.ledgers.values():
-        ledger.close()
+    made.close()
 
 
 @pytest.fixture(params=[False, True], ids=["resident", "parked"])
@@ -144,7 +88,7 @@ def resident_world(tmp_path: Path) -> Iterator[World]:
 
 
 def test_nothing_is_spent_before_the_inbox_is_checked(world: World) -> None:
-    a = world.aggregation(0, 0)
+    a = world.aggregation((0, 0))
     inboxes = world.up_to_inboxes(a, (0, 0))
     world.offer("clinic-a")
     forged = bytearray(inboxes["clinic-a"])
@@ -158,7 +102,7 @@ def test_nothing_is_spent_before_the_inbox_is_checked(world: World) -> None:
 
 
 def test_one_chunk_out_is_spent(world: World) -> None:
-    a = world.aggregation(0, 0)
+    a = world.aggregation((0, 0))
     inboxes = world.up_to_inboxes(a, (0, 0))
     world.offer("clinic-a")
     participant = world.participants["clinic-a"]
@@ -171,9 +115,9 @@ def test_one_chunk_out_is_spent(world: World) -> None:
 
 
 def test_an_unprotected_update_is_never_sent_twice(world: World) -> None:
-    a = world.aggregation(0, 0)
+    a = world.aggregation((0, 0))
     inboxes = world.up_to_inboxes(a, (0, 0))
-    world.offer("clinic-a", private=False)
+    world.offer_unprotected("clinic-a")
     participant = world.participants["clinic-a"]
     list(participant.handle(inboxes["clinic-a"]))
     with pytest.raises(UsageError, match="sent once"):
@@ -185,11 +129,11 @@ def test_an_unprotected_update_is_never_sent_twice(world: World) -> None:
     again = world.participants["clinic-a"] = world.participant("clinic-a")
     again.open(0, 3, MODEL)
     with pytest.raises(EngineError, match="sent once a round"):
-        world.offer("clinic-a", private=False)
+        world.offer_unprotected("clinic-a")
 
 
 def test_only_a_signed_omission_frees_a_spent_update(world: World) -> None:
-    a = world.aggregation(0, 0)
+    a = world.aggregation((0, 0))
     inboxes = world.up_to_inboxes(a, (0, 0))
     late = world.participants["clinic-d"]
     for name in NAMES:
@@ -239,7 +183,7 @@ def test_the_plan_bounds_rounds_and_attempts(world: World) -> None:
 
 
 def test_a_late_message_is_nobodys_fault(world: World) -> None:
-    a = world.aggregation(0, 0)
+    a = world.aggregation((0, 0))
     first = {n: p.open(0, 0, MODEL) for n, p in world.participants.items()}
     for name in NAMES[:3]:
         for m in first[name]:
@@ -301,16 +245,16 @@ def test_a_message_of_this_attempt_may_not(world: World) -> None:
 
 def test_what_another_version_parked_is_refused(resident_world: World) -> None:
     world = resident_world
-    participant = world.resident("clinic-a")
+    participant = world.resident("clinic-a", world.plan)
     parked = participant.park()
     values = wire.decode(parked)
     assert isinstance(values, list)
-    again = world.resident("clinic-a")
+    again = world.resident("clinic-a", world.plan)
     again.unpark(parked, no_values)
     assert again.park() == parked
     for other in (["secure-fl/participant/2", *values[1:]], values[:-1], 7):
         with pytest.raises(UsageError, match="another version") as caught:
-            world.resident("clinic-a").unpark(wire.encode(other), no_values)
+            world.resident("clinic-a", world.plan).unpark(wire.encode(other), no_values)
         assert caught.value.hint
 
 
@@ -318,7 +262,7 @@ def test_a_ledger_that_forgot_the_charge_is_not_gone_on_with(
     resident_world: World, tmp_path: Path
 ) -> None:
     world = resident_world
-    participant = world.resident("clinic-a")
+    participant = world.resident("clinic-a", world.plan)
     participant.open(0, 0, MODEL)
     vector = np.full(MODEL.size, 0.5)
     participant.offer(private_update(vector, participant.reserve()))
@@ -326,7 +270,7 @@ def test_a_ledger_that_forgot_the_charge_is_not_gone_on_with(
     world.ledgers["clinic-a"].close()
     world.ledgers["clinic-a"] = Ledger(tmp_path / "older.sqlite", client="clinic-a")
     with pytest.raises(UsageError, match="does not hold this client's reservation"):
-        world.resident("clinic-a").unpark(parked, no_values)
+        world.resident("clinic-a", world.plan).unpark(parked, no_values)
 
 
 def test_what_left_stays_spent_whatever_the_ledger_says(
@@ -334,7 +278,7 @@ def test_what_left_stays_spent_whatever_the_ledger_says(
 ) -> None:
     """The ledger is put back to a copy from before the update left."""
     world = resident_world
-    a = world.aggregation(0, 0)
+    a = world.aggregation((0, 0))
     inboxes = world.up_to_inboxes(a, (0, 0))
     world.offer("clinic-a")
     path, older = tmp_path / "clinic-a.sqlite", tmp_path / "older.sqlite"
@@ -351,7 +295,7 @@ def test_what_left_stays_spent_whatever_the_ledger_says(
     world.ledgers["clinic-a"] = Ledger(path, client="clinic-a")
     assert world.states("clinic-a") == ["reserved"]
     assert isinstance(participant, Participant)
-    again = world.resident("clinic-a")
+    again = world.resident("clinic-a", world.plan)
     again.unpark(participant.park(), no_values)
     again.open(0, 1, MODEL)
     assert again.needs_update

@@ -58,7 +58,7 @@ def parked_world(tmp_path: Path) -> Iterator[World]:
 
 def test_an_upload_ends_where_another_attempt_is_opened(resident_world: World) -> None:
     world = resident_world
-    a = world.aggregation(0, 0)
+    a = world.aggregation((0, 0))
     inboxes = world.up_to_inboxes(a, (0, 0))
     world.offer(NAME)
     client = world.participants[NAME]
@@ -77,7 +77,7 @@ def test_an_update_leaves_in_the_context_it_is_charged_in(
 ) -> None:
     """`open` in another thread, between an inbox and the words that answer it."""
     world = resident_world
-    a = world.aggregation(0, 0)
+    a = world.aggregation((0, 0))
     inboxes = world.up_to_inboxes(a, (0, 0))
     world.offer(NAME)
     client, ledger = world.participants[NAME], world.ledgers[NAME]
@@ -120,7 +120,7 @@ def test_a_passing_error_of_the_disk_leaves_a_parked_client_where_it_was(
     parked_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = parked_world
-    a = world.aggregation(0, 0)
+    a = world.aggregation((0, 0))
     world.up_to_inboxes(a, (0, 0))
     world.offer(NAME)
     client = world.participants[NAME]
@@ -156,7 +156,7 @@ def test_an_update_too_large_to_park_is_refused_and_the_client_goes_on(
     parked_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = parked_world
-    world.up_to_inboxes(world.aggregation(0, 0), (0, 0))
+    world.up_to_inboxes(world.aggregation((0, 0)), (0, 0))
     monkeypatch.setattr(parked, "_MOST", MODEL.size - 1)
     with pytest.raises(EngineError, match="too large to park"):
         world.offer(NAME)
@@ -168,9 +168,9 @@ def test_an_update_too_large_to_park_is_refused_and_the_client_goes_on(
 
 
 def test_a_late_or_repeated_message_is_let_go(world: World) -> None:
-    before = world.aggregation(0, 0)
+    before = world.aggregation((0, 0))
     late = {n: p.open(0, 0, MODEL)[0] for n, p in world.participants.items()}
-    a = world.aggregation(0, 1)
+    a = world.aggregation((0, 1))
     first = {n: p.open(0, 1, MODEL)[0] for n, p in world.participants.items()}
     assert before.receive(NAME, late[NAME])
     assert not a.receive(NAME, late[NAME])  # of another attempt
@@ -185,7 +185,7 @@ def test_a_late_or_repeated_message_is_let_go(world: World) -> None:
 
 def to_the_end(world: World, place: tuple[int, int], *, late: str) -> tuple[Any, bytes]:
     """A whole attempt, closed before ``late`` agrees and reveals; its agreement."""
-    a = world.aggregation(*place)
+    a = world.aggregation(place)
     inboxes = world.up_to_inboxes(a, place)
     kept = b""
     for name in NAMES:
@@ -216,7 +216,7 @@ def test_what_comes_after_the_end_is_let_go(world: World) -> None:
 
 
 def test_what_comes_after_too_few_is_let_go(world: World) -> None:
-    a = world.aggregation(0, 0)
+    a = world.aggregation((0, 0))
     first = {n: p.open(0, 0, MODEL)[0] for n, p in world.participants.items()}
     with pytest.raises(TooFewClients):
         a.advance()
@@ -334,7 +334,7 @@ def test_errors_cross_processes(error: SecureFLError) -> None:
 
 
 def test_an_error_leaves_no_frame_of_the_protocol_behind(world: World) -> None:
-    a = world.aggregation(0, 0)
+    a = world.aggregation((0, 0))
     inboxes = world.up_to_inboxes(a, (0, 0))
     world.offer(NAME)
     client = world.participants[NAME]

@@ -195,15 +195,17 @@ class MaskingClient:
                 raise FaultyAggregator("a message out of order")
 
 
-@final
 class _OneAnswer:
-    """The whole state of a client that answers one message: whether it has."""
+    """A client that answers one message: its whole state is whether it has."""
 
     def __init__(self, ctx: bytes) -> None:
         self._ctx = ctx
         self._done = False
 
-    def spend(self) -> None:
+    def first(self) -> list[bytes]:
+        return []
+
+    def _spend(self) -> None:
         done, self._done = self._done, True
         if done:
             raise FaultyAggregator("a message out of order")
@@ -214,22 +216,16 @@ class _OneAnswer:
 
 
 @final
-class PlainClient:
+class PlainClient(_OneAnswer):
     def __init__(self, session: masking.Session, identity: Identity) -> None:
+        super().__init__(session.ctx)
         self._session = session
         self._identity = identity
-        self._answer = _OneAnswer(session.ctx)
-
-    def first(self) -> list[bytes]:
-        return []
-
-    def park(self) -> bytes:
-        return self._answer.park()
 
     def handle(
         self, message: bytes, vector: Callable[[], Outgoing]
     ) -> Generator[bytes]:
-        self._answer.spend()
+        self._spend()
         if message != collect_request(self._session):
             raise FaultyAggregator("a message out of order")
         going = vector()
@@ -304,7 +300,7 @@ class OneTimeClient:
 
 
 @final
-class KeyholderClient:
+class KeyholderClient(_OneAnswer):
     """CKKS with a key holder: one invitation, one upload."""
 
     def __init__(
@@ -318,23 +314,17 @@ class KeyholderClient:
     ) -> None:
         """``holder``, ``aggregator``: their public keys in the plan."""
         ckks.require_backend()
+        super().__init__(session.ctx)
         self._session = session
         self._identity = identity
         self._random = random
         self._holder = holder
         self._aggregator = aggregator
-        self._answer = _OneAnswer(session.ctx)
-
-    def first(self) -> list[bytes]:
-        return []
-
-    def park(self) -> bytes:
-        return self._answer.park()
 
     def handle(
         self, message: bytes, vector: Callable[[], Outgoing]
     ) -> Generator[bytes]:
-        self._answer.spend()
+        self._spend()
         s = self._session
         invitation = sealed.Invitation.decode(message, s)
         ckks.accept(s, invitation, holder=self._holder, aggregator=self._aggregator)

@@ -73,13 +73,16 @@ def search(contexts: Sequence[Seen], known: Mapping[int, I64]) -> list[Found]:
     out = []
     for index, seen in enumerate(contexts):
         public = Polynomials.public(seen.session).draw(0)
-        bare = {i: uncovered(seen, i) for i in seen.sent}
-        for key in made.values():
-            product = times(seen.session, key, public)
-            for clients in subsets(bare):
+        products = [times(seen.session, key, public) for key in made.values()]
+        # Covers whose seed did not come out: as if there were none, and with a guess.
+        for guess in (None, bytes(32)):
+            bare = {i: uncovered(seen, i, guess) for i in seen.sent}
+            for product, clients in itertools.product(products, subsets(bare)):
                 opened = look(seen.session, [bare[i] for i in clients], product)
                 if opened is not None:
                     out.append(Found(index, frozenset(clients), opened))
+            if seen.seeds.keys() >= seen.sent.keys():
+                break
     return out
 
 
@@ -105,12 +108,13 @@ def sum_of(all_: Iterable[I64], which: Iterable[int]) -> I64:
     return total
 
 
-def uncovered(seen: Seen, client: int) -> U64:
-    """A ciphertext, less its cover where the seed is known."""
+def uncovered(seen: Seen, client: int, guess: bytes | None) -> U64:
+    """A ciphertext, less its cover; ``guess``: the seed, where it is not known."""
     sent = seen.sent[client]
-    if client not in seen.seeds:
+    seed = seen.seeds.get(client, guess)
+    if seed is None:
         return sent
-    cover = Polynomials.cover(seen.session, client, seen.seeds[client]).draw(0)
+    cover = Polynomials.cover(seen.session, client, seed).draw(0)
     return minus(seen.session, sent, cover)
 
 

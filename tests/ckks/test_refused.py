@@ -223,6 +223,21 @@ def test_one_time_another_payload(one_time: World, payload: str) -> None:
     names_the_liar(one_time, make)
 
 
+@pytest.mark.parametrize("which", ["a masked chunk", "the end"])
+def test_one_time_ciphertexts_that_hold_beside_a_key_that_does_not(
+    one_time: World, which: str
+) -> None:
+    """Both or neither: its ciphertexts are not in the sum without its key."""
+
+    def make(x: Liar) -> list[bytes]:
+        at = -2 if which == "a masked chunk" else -1
+        said = list(x.said)
+        said[at] = said[at][:-1] + bytes([said[at][-1] ^ 1])
+        return said
+
+    names_the_liar(one_time, make)
+
+
 def payload_of(x: Liar, client: int) -> bytes:
     """Its chunks as another client would sign them."""
     me, x.me = x.me, client

@@ -22,104 +22,26 @@ from secure_fl.errors import (
     TooFewClients,
     UsageError,
 )
-from secure_fl.identity import Identity, key_to_text
-from secure_fl.keystore import MemoryKeystore
 from secure_fl.masking import (
     SPEC,
     Session,
 )
 from secure_fl.masking.messages import Agreement, Signatures, Statement
 from secure_fl.model import GlobalModel
-from secure_fl.plan import Plan
-from secure_fl.privacy import Ledger, PrivateUpdate, private_update
-from secure_fl.randomness import SystemRandom
-from secure_fl.round import Aggregation, Participant
+from secure_fl.round import Aggregation
 
-RANDOM = SystemRandom()
+from ..participants import Participants, plan_source
+
 NAMES = ("clinic-a", "clinic-b", "clinic-c", "clinic-d")
 MODEL = GlobalModel({"weight": np.zeros((2, 20), np.float32)})
-PLAN = """\
-schema = "secure-fl/plan/1"
-name = "clinics"
-[parties]
-members = [
-  { name = "clinic-a", records = 40 }, { name = "clinic-b", records = 40 },
-  { name = "clinic-c", records = 40 }, { name = "clinic-d", records = 40 },
-]
-[rounds]
-count = 3
-spare = 3
-max_attempts = 4
-[privacy]
-mode = "local"
-unit = "record"
-adjacency = "add-or-remove-one"
-overlap = "disjoint"
-epsilon = 50.0
-noise_multiplier = 2.0
-delta = 1e-5
-clip_norm = 1.0
-sampling_rate = 1.0
-local_steps = 2
-[protection]
-kind = "masking"
-chunk_words = 64
-[model]
-kind = "custom"
-[training]
-way = "head"
-"""
 
 
-class Run:
+class Run(Participants):
     """Four participants of one run, and an aggregator that keeps all it hears."""
 
     def __init__(self, folder: Path) -> None:
-        self.identities = {n: Identity.new(n, random=RANDOM) for n in NAMES}
-        self.aggregator = Identity.new("aggregator", random=RANDOM)
-        self.plan = self.instance()
-        self.ledgers = {n: Ledger(folder / f"{n}.sqlite", client=n) for n in NAMES}
-        self.keystores = {n: MemoryKeystore() for n in NAMES}
-        self.participants = {n: self.participant(n) for n in NAMES}
-        self.updates: dict[str, PrivateUpdate] = {}
-
-    def instance(self) -> Plan:
-        """The plan, endorsed for one run: each call gives another run id."""
-        return Plan(PLAN.encode()).completed(
-            keys={n: key_to_text(i.public_key) for n, i in self.identities.items()},
-            aggregator=key_to_text(self.aggregator.public_key),
-            keyholder=None,
-            run_id=RANDOM.bytes(16),
-            start_sha256=None,
-        )
-
-    def participant(self, name: str, plan: Plan | None = None) -> Participant:
-        """A new process of a client, over the ledger and keystore it has."""
-        return Participant(
-            plan or self.plan,
-            self.identities[name],
-            ledger=self.ledgers[name],
-            keystore=self.keystores[name],
-            random=RANDOM,
-            now=lambda: 1_700_000_000,
-            log_head=bytes(32),
-        )
-
-    def aggregation(self, place: tuple[int, int]) -> Aggregation:
-        return Aggregation.for_plan(
-            self.plan,
-            round_index=place[0],
-            attempt=place[1],
-            model=MODEL,
-            aggregator=self.aggregator,
-            random=RANDOM,
-        )
-
-    def offer(self, name: str) -> None:
-        participant = self.participants[name]
-        vector = np.full(MODEL.size, 0.25)
-        self.updates[name] = private_update(vector, participant.reserve())
-        participant.offer(self.updates[name])
+        protection = 'kind = "masking"\nchunk_words = 64'
+        super().__init__(folder, plan_source(NAMES, protection), MODEL)
 
     def open(self, a: Aggregation, place: tuple[int, int]) -> None:
         """Steps 1 and 2 with everyone."""
@@ -179,8 +101,7 @@ def session_of(a: Aggregation) -> Session:
 def run(tmp_path: Path) -> Iterator[Run]:
     made = Run(tmp_path)
     yield made
-    for ledger in made.ledgers.values():
-        ledger.close()
+    made.close()
 
 
 def refused(act: Callable[..., object], *told: object) -> None:

@@ -199,20 +199,17 @@ class _OneAnswer:
     """A client that answers one message: its whole state is whether it has."""
 
     def __init__(self, ctx: bytes) -> None:
-        self._ctx = ctx
-        self._done = False
+        self._left = [ctx]  # a list: a shallow copy shares what is spent
 
     def first(self) -> list[bytes]:
         return []
 
     def _spend(self) -> None:
-        done, self._done = self._done, True
-        if done:
+        if not self.park():
             raise FaultyAggregator("a message out of order")
 
     def park(self) -> bytes:
-        done, self._done = self._done, True
-        return b"" if done else self._ctx
+        return self._left.pop() if self._left else b""
 
 
 @final

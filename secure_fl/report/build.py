@@ -34,7 +34,7 @@ from ..privacy import (
     without_amplification,
 )
 from ..transcript import Entry, Transcript
-from .strings import ENGLISH
+from .english import ENGLISH
 
 __all__ = ["INFINITY", "SCHEMA", "Report", "build_report", "to_json"]
 

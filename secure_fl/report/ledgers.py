@@ -17,7 +17,7 @@ from ..errors import VerificationError
 from ..plan import Plan
 from ..privacy import LedgerExport, NonPrivate, Release
 from .attempts import Attempt
-from .strings import text
+from .findings import finding
 
 __all__ = ["check_ledgers", "ledger_file"]
 
@@ -95,11 +95,7 @@ def _check(
         _check_release(release, contexts, arrived, opened, name)
         _check_omissions(release, omitted, name)
         notes += [
-            text(
-                "unchecked.unlogged",
-                language="en",
-                values={"client": name, "round": str(release.round_index)},
-            )
+            finding("unchecked.unlogged", client=name, round=str(release.round_index))
             for ctx in release.contexts
             if (name, ctx) not in arrived
         ]

@@ -29,9 +29,9 @@ from ..privacy import LedgerExport, epsilon, read_export
 from ..transcript import Transcript
 from .build import INFINITY, build_report, to_json
 from .evidence import TRANSCRIPT, Log, check_attempts, read_log
+from .findings import finding
 from .ledgers import check_ledgers, ledger_file
 from .render import render_html, render_text, without_pictures
-from .strings import text
 
 __all__ = ["Verified", "verify_run"]
 
@@ -132,7 +132,7 @@ def _contents(
         _compare_report(plan, log, exports, model.size, report)
     flags = [key for key in ("simulation", "insecure") if report[key]]
     flags += ["keyholder"] if plan.has_keyholder else []
-    notes = [_say(f"unchecked.{key}") for key in flags]
+    notes = [finding(f"unchecked.{key}") for key in flags]
     notes += [*unlogged, *_pages(report, metrics, files)]
     return Verified(
         plan.hash.hex(),
@@ -317,7 +317,7 @@ def _pages(
     with _blaming(TEXT):
         shown[TEXT] = files[TEXT].decode()
     return [
-        _say("unchecked.page", file=name)
+        finding("unchecked.page", file=name)
         for name in drawn
         if drawn[name] != shown[name]
     ]
@@ -352,30 +352,28 @@ def first_difference(expected: Any, found: Any, path: str = "") -> str | None:
 # -- what to tell ----------------------------------------------------------------------
 
 
-def _say(key: str, **values: str) -> str:
-    return text(key, language="en", values=values)
-
-
 def _checks(
     plan: Plan, log: Log, spent: Mapping[str, float], *, compared: bool
 ) -> tuple[str, ...]:
     members = str(len(plan.names))
-    finished = len(log.rounds)
+    finished = str(len(log.rounds))
     lines = [
-        _say("check.transcript", entries=str(log.artefacts.sequence + 1)),
-        _say("check.plan", members=members),
-        _say(_rounds_line(plan), rounds=str(finished), planned=str(plan.rounds.count)),
-        _say("check.files"),
-        _say("check.ledgers", members=members),
-        _say("check.report"),
+        finding("check.transcript", entries=str(log.artefacts.sequence + 1)),
+        finding("check.plan", members=members),
+        finding(
+            _rounds_line(plan), rounds=str(finished), planned=str(plan.rounds.count)
+        ),
+        finding("check.files"),
+        finding("check.ledgers", members=members),
+        finding("check.report"),
     ]
     if compared:
-        lines.append(_say("check.copy"))
+        lines.append(finding("check.copy"))
     for name, value in spent.items():
         number = INFINITY if math.isinf(value) else f"{value:.6g}"
         key = "check.infinite" if math.isinf(value) else "check.epsilon"
         lines.append(
-            _say(
+            finding(
                 key,
                 client=name,
                 epsilon=number,
@@ -397,14 +395,14 @@ def _rounds_line(plan: Plan) -> str:
 def _not_checked(
     folder: Path, files: Mapping[str, bytes], notes: list[str], *, compared: bool
 ) -> tuple[str, ...]:
-    lines = [] if compared else [_say("unchecked.copy")]
+    lines = [] if compared else [finding("unchecked.copy")]
     always = ("code", "ledgers", "sum", "start", "pictures")
-    lines += [_say(f"unchecked.{key}") for key in always]
+    lines += [finding(f"unchecked.{key}") for key in always]
     lines += notes
     known = {*files, "ledgers"}
     extra = [p for p in _listed(folder) if p not in known]
     if extra:
-        lines.append(_say("unchecked.extra", names=", ".join(extra)[:500]))
+        lines.append(finding("unchecked.extra", names=", ".join(extra)[:500]))
     return tuple(lines)
 
 

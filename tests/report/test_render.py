@@ -16,9 +16,10 @@ import pytest
 from secure_fl.errors import UsageError
 from secure_fl.report import render_html, render_text
 from secure_fl.report.claims import number
+from secure_fl.report.english import ENGLISH
 from secure_fl.report.pictures import line_chart
 from secure_fl.report.render import without_pictures
-from secure_fl.report.strings import ENGLISH, text
+from secure_fl.report.strings import text
 
 from .support import METRICS, Made
 

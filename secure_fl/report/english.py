@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report in English, by id: the ids are those of every language's table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+__all__ = ["ENGLISH"]
+
+ENGLISH: Final[Mapping[str, str]] = {
+    "title": "Privacy report: {plan}",
+    "subtitle": "What this run may have told anyone about one record, and how to "
+    "check it",
+    # -- stamps
+    "stamp.simulation": "SIMULATION",
+    "stamp.simulation.why": "All parties ran on one machine, with throw-away keys: "
+    "the signatures show that the log is consistent, not that separate organisations "
+    "took part.",
+    "stamp.insecure": "INSECURE",
+    "stamp.insecure.why": "Randomness was seeded and can be repeated: nothing in this "
+    "run is private. Such a run is for tests only.",
+    "stamp.infinity": "NO PRIVACY GUARANTEE",
+    "stamp.infinity.why": "At least one release has no finite epsilon.",
+    "stamp.infinity.reasons": "Reasons given: {reasons}",
+    "stamp.plain": "UNPROTECTED SUM",
+    "stamp.plain.why": "No secure aggregation: the aggregator read every client's "
+    "update. The claims below hold all the same; they do not rest on it.",
+    # -- claims
+    "claims.heading": "1. What is claimed",
+    "claims.lead": "The model and all messages of this run expose no training record "
+    "by more than epsilon {epsilon}, at delta {delta}. The lower an epsilon, the less "
+    "can be learned about a record.",
+    "claims.lead.insecure": "Randomness was seeded: the figures below are a test of "
+    "the arithmetic, not a claim.",
+    "claims.lead.infinity": "For at least one client nothing can be claimed: epsilon "
+    "is infinite.",
+    "claims.caption": "The claim at delta {delta}, per client and for the whole "
+    "consortium",
+    "claims.scope": "Unit of privacy: {unit}. Neighbouring data sets differ by "
+    "{adjacency}.",
+    "claims.meaning.caption": "What these numbers mean to somebody who tries to find "
+    "out whether one particular record was used",
+    "claims.profile.caption": "Epsilon at other values of delta",
+    "view.record-local": "Record level, local view: this holds even if the aggregator "
+    "and all other clients collude and the masking is broken.",
+    "view.record-local.one-time": "Record level, local view: this holds even if the "
+    "aggregator and all other clients collude and the encryption is broken.",
+    "view.record-local.keyholder": "Record level, local view: this holds even if the "
+    "aggregator, the key holder and all other clients collude and the encryption is "
+    "broken.",
+    "unit.record": "one record of one client",
+    "adjacency.add-or-remove-one": "adding or removing one record",
+    "claim.consortium": "whole consortium",
+    "claim.epsilon": "epsilon",
+    "claim.limit": "limit in the plan",
+    "claim.no_amplification": "epsilon without credit for sampling",
+    "claim.rdp": "epsilon by RDP, a second method",
+    "claim.this_run": "epsilon of this run alone",
+    "claim.charged": "releases charged",
+    "claim.delta": "delta",
+    "claim.advantage": "advantage over guessing, at most",
+    "claim.mu": "mu of Gaussian DP",
+    "claim.tpr": "found at a false alarm rate of {fpr}, at most",
+    "claim.posterior": "certainty from a prior of {prior}, except with probability "
+    "delta",
+    "claim.client": "client",
+    "claim.why_infinite": "{client}: epsilon is infinite because of a release without "
+    "protection. Reason given: {reason}",
+    "claims.lineage": "Epsilon counts everything charged to the data set's ledger "
+    "({lineage}), earlier runs included.",
+    "claims.lineage.thrown-away": "Ledgers were thrown away after this simulation: "
+    "epsilon counts this run alone.",
+    "claims.delta-large": "delta {delta} times {records} records is {product}: a "
+    "mechanism may expose that many records outright.",
+    # -- not claimed, not protected
+    "not_claimed.heading": "2. What is not claimed",
+    "not_claimed.bank-level": "Nothing is claimed for a client as a whole: that an "
+    "organisation took part, and what is true of all its records together, is not "
+    "hidden.",
+    "not_claimed.sum-only-view": "No smaller epsilon is claimed for somebody who sees "
+    "only the opened sums. Clients take several local steps, through which the noise "
+    "of the others cannot be counted.",
+    "not_claimed.several-records": "A person with several records at one client is "
+    "not covered as one unit: the claim is for each record.",
+    "not_claimed.stopping": "Epsilon is for the releases as listed. If their number, "
+    "or the settings of a later run, were chosen after seeing earlier results, rely on "
+    "the projected epsilon of {projected} for one plan, and on no smaller figure "
+    "across plans.",
+    "not_protected.heading": "3. What is not protected",
+    "not_protected.population": "What the model learns about everybody: it may be "
+    "true of somebody whose record was never used.",
+    "not_protected.participation": "Who took part, in which round, and when.",
+    "not_protected.public-constants": "The plan: nominal record counts, weights, "
+    "column bounds, sampling rate, number of steps.",
+    "not_protected.other-releases": "Anything else that was published about the same "
+    "data without being charged to this ledger.",
+    "not_protected.metrics": "Held-out rows: scores on them are published without "
+    "noise; comparisons of a simulation are not charged.",
+    "not_protected.choices-before": "Choices made by looking at private data before "
+    "the run: columns, bounds, network, learning rate.",
+    "not_protected.poisoning": "The model itself against a client that sends a "
+    "harmful update.",
+    "not_protected.side-channels": "Timing, memory and power side channels on a "
+    "client's machine.",
+    # -- who and against whom
+    "parties.heading": "4. Who took part",
+    "parties.caption": "Parties of the plan. Record counts are nominal and public; "
+    "they are not counted from the data.",
+    "parties.name": "name",
+    "parties.records": "nominal records",
+    "parties.weight": "weight",
+    "parties.key": "Public keys",
+    "parties.aggregator": "aggregator",
+    "parties.keyholder": "key holder",
+    "rounds.caption": "Rounds, numbered from 0 as in the log: whose updates are in "
+    "the opened sum",
+    "rounds.round": "round",
+    "rounds.attempt": "attempt",
+    "rounds.survivors": "clients in the sum",
+    "rounds.out": "left out",
+    "rounds.skipped": "skipped: no attempt succeeded",
+    "rounds.none": "nobody",
+    "failures.caption": "Attempts that failed; each client's charge for them counts",
+    "failures.reason": "reason",
+    "failures.culprit": "client named",
+    "failures.nobody": "nobody",
+    "threat.heading": "5. Who is trusted with what",
+    "threat.masking": "Protection: secure masking. The aggregator opens the sum over "
+    "one agreed set of clients and nothing else, as long as at most {colluding} of "
+    "{clients} clients collude with it. Threshold {threshold}, at least {min_clients} "
+    "clients per sum. This protection is computational, and the claim does not need "
+    "it.",
+    "threat.ckks.one-time": "Protection: CKKS encryption with one-time keys. Nobody "
+    "holds a key that opens one client's update: each client draws its own key for "
+    "each attempt, and the aggregator learns only the sum of the keys of one agreed "
+    "set of clients, by secure masking. It opens the sum of their updates and nothing "
+    "else, as long as at most {colluding} of {clients} clients collude with it. "
+    "Threshold {threshold}, at least {min_clients} clients per sum.",
+    "threat.ckks.keyholder": "Protection: CKKS encryption with a key holder. The "
+    "aggregator and the key holder together can open every client's update. Apart, "
+    "neither can: the aggregator has the ciphertexts and no key, the key holder has "
+    "the keys and no ciphertext. Once per round the key holder gives the aggregator "
+    "the sum of the keys of at least {min_clients} of {clients} clients, and with it "
+    "the aggregator opens the sum of their updates.",
+    "threat.ckks.claim": "This protection is computational, and the claim does not "
+    "need it.",
+    "threat.ckks.ring": "Ring of degree {degree} with a modulus of {modulus} bits: at "
+    "least {security} bits of security by the table of the Homomorphic Encryption "
+    "Standard (2018), see protocols/ckks/SPEC.md, section 9. Values in each "
+    "coefficient: {values}; ciphertexts per update: {ciphertexts}.",
+    "threat.plain": "Protection: none. The aggregator sees every client's update in "
+    "clear. The claim does not need a protection.",
+    "assumptions.heading": "What the claim relies on",
+    "assumption.keyholder-together": "Not on the aggregator and the key holder keeping "
+    "apart: TOGETHER they can open every client's update, and epsilon holds even "
+    "against both. That nobody reads a single update rests on the two never working "
+    "together.",
+    "assumption.noise-first": "Each client runs this package unchanged: it clips "
+    "every record's gradient and adds the noise before anything leaves.",
+    "assumption.trainer": "Each client's training code back-propagates "
+    "private.criterion's value and nothing else, treats every record on its own (no "
+    "statistics of a batch), takes no decision (learning rate, stopping, printing "
+    "elsewhere) from exact losses or scores, and starts from layers and preprocessing "
+    "that were not fitted to these records.",
+    "assumption.sampling-secret": "Each client draws its batches as the plan says, "
+    "and nobody else learns which records were in them.",
+    "assumption.csprng": "Noise and samples come from the operating system's secure "
+    "random generator.",
+    "assumption.float-noise": "The Gaussian noise is drawn in floating point; attacks "
+    "on its lowest bits are outside the claim. Updates leave only after rounding to a "
+    "grid.",
+    "assumption.disjoint": "Each record belongs to one client only.",
+    "assumption.overlap": "A record may belong to every client; the consortium's "
+    "epsilon adds all clients up.",
+    "assumption.ledger-kept": "Each client kept one ledger for these records, under "
+    "one lineage name, in one home, from the first release on; no copy of it was "
+    "rolled back.",
+    "overlap.disjoint": "Across clients: each record is at one client only, so the "
+    "consortium's epsilon is the largest of the clients' (parallel composition).",
+    "overlap.overlapping": "Across clients: a record may be at several clients, so "
+    "the consortium's epsilon composes the releases of all clients (sequential "
+    "composition). The plan's limit holds for each client alone; a record at all of "
+    "them may cost up to {projected}.",
+    # -- how it was made
+    "mechanism.heading": "6. The mechanism",
+    "mechanism.line": "Each local step: sum of the sampled records' gradients, each "
+    "clipped to L2 norm {clip}, plus Gaussian noise of standard deviation {sigma} per "
+    "coordinate (noise multiplier {noise}), divided by a public constant.",
+    "mechanism.caption": "Public constants per client",
+    "mechanism.normaliser": "sum divided by",
+    "mechanism.steps": "Local steps per release: {steps}.",
+    "mechanism.precision": "Noise is drawn in floating point. Each value of an update "
+    "is then clipped to {clip} and rounded to a grid of {step} ({bits}-bit words).",
+    "mechanism.zero-or-charged": "A record with a gradient that is not finite counts "
+    "as zero; an update that is not finite ends the round, charged. Neither shows "
+    "outside.",
+    "mechanism.noise-only": "An empty batch is a step like any other: noise only.",
+    "sampling.heading": "7. Sampling",
+    "sampling.line": "Poisson sampling: in every local step each record is used with "
+    "probability {rate}, independently.",
+    "sampling.full": "No sampling: every record is used in every step.",
+    "sampling.evidence": "Evidence: the rate and the number of steps are constants of "
+    "the plan that every member signed. That a client really sampled so cannot be "
+    "seen from outside; without that credit, epsilon is {epsilon}.",
+    # -- composition
+    "composition.heading": "8. Composition and ledgers",
+    "composition.within": "Within a client all releases add up, over rounds, attempts "
+    "and restarts, whether or not they were opened.",
+    "composition.accounting": "Epsilon is computed from privacy loss distributions "
+    "(PLD) on a grid of {interval} or one chosen from it; every grid gives an upper "
+    "bound. RDP stands beside it as a check.",
+    "ledger.caption": "Ledgers: every release was written down before its noise was "
+    "drawn. How far this run's releases got; all but those never sent are charged",
+    "ledger.head": "Ledger heads: the hash of each ledger's last entry",
+    "ledger.entries": "entries, all runs",
+    "ledger.reserved": "reserved only",
+    "ledger.sent": "sent",
+    "ledger.omitted": "sent, shown to stay closed",
+    "ledger.released": "in an opened sum",
+    "ledger.aborted": "never sent, not charged",
+    "over.caption": "Epsilon after each finished round",
+    "over.alt": "Line chart of epsilon after each finished round, one line per "
+    "client, with the plan's limit of {limit}. Last values: {values}.",
+    "over.infinite": "There is no chart: epsilon is infinite.",
+    "over.empty": "There is no chart: no round was finished.",
+    "over.axis.x": "round",
+    "over.axis.y": "epsilon at delta {delta}",
+    "over.limit": "limit in the plan",
+    # -- utility
+    "utility.heading": "9. Utility",
+    "utility.scope": "Utility, measured on held-out rows; not covered by the claims. "
+    "The scores are exact figures of held-out records, and the models compared with "
+    "are further releases about the same training records, some without any noise: "
+    "remove this section and metrics.json before the report leaves whoever may see the "
+    "data.",
+    "utility.caption": "Scores of the final model and of what it is compared with",
+    "utility.final": "final model",
+    "utility.history.alt": "Line chart of {name} over the rounds, from {first} to "
+    "{last}.",
+    "utility.none": "No scores were recorded.",
+    "utility.what": "score",
+    "utility.model": "model",
+    # -- verifying
+    "verify.heading": "10. How to check this report",
+    "verify.how": "Offline, with nothing but this folder: secure-fl verify DIR. It "
+    "recomputes every epsilon from the ledgers, checks every signature, hash and "
+    "chain, and names the first file that is at fault. It also prints the hash of the "
+    "plan; compare that with a member's own copy, over another channel.",
+    "verify.caption": "What to compare",
+    "verify.plan": "plan hash",
+    "verify.run": "run id",
+    "verify.model": "model hash",
+    "verify.start": "model hash at the start",
+    "verify.head": "transcript head at report time",
+    "verify.tool": "written by",
+}

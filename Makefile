@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 FLOWER := .venv-flower
 FLOWER_STAMP := $(FLOWER)/.installed
 
-.PHONY: setup demo test test-long lint types floors check bench bench-tenseal bench-flower clean
+.PHONY: setup browser demo test test-long lint types floors check bench bench-tenseal bench-flower clean
 
 setup: $(STAMP)
 
@@ -19,6 +19,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable ".[$(EXTRAS)]"
 	@touch $@
+
+# Chromium, a font and Node.js packages: with them the tests look at the report's pages.
+browser: $(STAMP)
+	@tests/browser/install $(BIN)/python
 
 demo: $(STAMP)
 	@$(BIN)/python examples/digits/demo.py

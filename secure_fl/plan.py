@@ -14,12 +14,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, final
 
+import numpy as np
 import tomli_w
+from numpy.typing import NDArray
 
 from . import ckks, masking, wire
 from .errors import PlanError, UsageError
-from .fixedpoint import Encoding, finest_step
-from .identity import Identity, Member, Roster, key_from_text
+from .fixedpoint import Encoding, Word, finest_step
+from .identity import (
+    Identity,
+    Member,
+    Roster,
+    check_public_key,
+    key_from_text,
+)
 from .masking import default_threshold, smallest_threshold
 from .privacy import Event, PoissonGaussian, Repeated, calibrate_noise, epsilon
 from .sections import MemberEntry, read_document
@@ -30,6 +38,7 @@ __all__ = [
     "Session",
     "endorse",
     "load_plan",
+    "read_sum",
     "verify_endorsement",
 ]
 
@@ -340,6 +349,12 @@ class Plan:
         parties = self.parties
         if self.protection.kind == "ckks":
             self.packing(0)  # raises where no ring holds one word
+        if self.protection.keep_vectors and self.protection.kind == "plain":
+            raise PlanError(
+                "would publish every client's update",
+                key="protection.keep_vectors",
+                hint="leave it out, or choose a protection",
+            )
         if parties.keyholder is None:
             return
         if not self.has_keyholder:
@@ -363,7 +378,9 @@ def _key(party: str, text: str | None) -> bytes:
             key=f"parties.{party}",
             hint="paste its line from `secure-fl keys show`",
         )
-    return key_from_text(text)
+    key = key_from_text(text)
+    check_public_key(key)
+    return key
 
 
 def _same_names(key: str, given: Mapping[str, object], names: tuple[str, ...]) -> None:
@@ -387,6 +404,17 @@ def load_plan(path: str | Path) -> Plan:
             hint="give the path of a plan, or write one with `secure-fl plan new`",
         ) from None
     return Plan(source, folder=path.parent)
+
+
+def read_sum(
+    encoding: Encoding, words: NDArray[Word], *, clients: int
+) -> tuple[NDArray[np.float64], int]:
+    """What an opened sum of ``clients`` vectors says: its values, and how many of their
+    coordinates were clipped, as their last word counts them."""
+    counted = int(encoding.unwrap(words[-1:])[0])
+    # A lying client can make the counter anything: it is only ever shown.
+    most = clients * (words.size - 1)
+    return encoding.decode(words[:-1]), min(max(0, counted), most)
 
 
 def endorse(plan: Plan, identity: Identity) -> bytes:

@@ -78,7 +78,10 @@ class Privacy(_Section):
 
 
 class Protection(_Section):
-    """``keys``: how the sum of CKKS keys comes out; nothing to choose elsewhere."""
+    """``keys``: how the sum of CKKS keys comes out; nothing to choose elsewhere.
+
+    ``keep_vectors``: the run's folder keeps what an auditor opens every sum from again.
+    """
 
     kind: Literal["masking", "plain", "ckks"]
     keys: Literal["one-time", "keyholder"] = "one-time"
@@ -86,6 +89,7 @@ class Protection(_Section):
     clip: Positive = 16.0
     step: Positive | None = None
     chunk_words: Annotated[int, Field(ge=64, le=16_777_216)] = 65_536
+    keep_vectors: bool = False
 
     @model_validator(mode="after")
     def _keys_are_of_ckks(self) -> Self:

@@ -9,7 +9,7 @@ nothing is cut off the end without losing a signature over the head.
 Kinds and bodies stand in :data:`BODIES`.  Messages of a round are kept whole, except
 chunks (their signed root stands for them), and, kept as a hash, the shares revealed in
 step 5 of masking (secrets of a round, even if it is over) and requests to a key holder
-(which repeat what members sent).
+(which repeat what members sent).  A plan with ``keep_vectors`` keeps these beside it.
 """
 
 from __future__ import annotations
@@ -86,6 +86,13 @@ BODIES: Final[Mapping[str, Mapping[int, tuple[str, type]]]] = {
     },
 }
 
+# Bytes of the fields that hold bytes; those of a message are its own.
+_SIZES: Final[Mapping[str, Mapping[int, int]]] = {
+    "start": {0: 32, 1: 16, 2: 32, 6: 32},
+    "endorsement": {1: 64},
+    "round": {2: 32, 5: 32, 7: 32, 8: 32},
+    "signature": {2: 64},
+}
 _SIGN: Final = f"{SPEC} head"
 
 
@@ -139,11 +146,12 @@ def _parse(data: bytes, *, sequence: int, before: bytes) -> Entry:
     body = fields.fields(3)
     fields.end()
     values: dict[int, wire.Value] = {}
+    sizes = _SIZES.get(kind, {})
     for key, (_, wanted) in BODIES[kind].items():
         if wanted is int:
             values[key] = body.integer(key)
         elif wanted is bytes:
-            values[key] = body.bytes_(key)
+            values[key] = body.bytes_(key, size=sizes.get(key))
         elif wanted is str:
             values[key] = body.text(key)
         else:

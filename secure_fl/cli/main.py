@@ -17,7 +17,7 @@ import click
 
 from .. import __version__
 from ..errors import SecureFLError
-from . import bench, keyholder, keys, plan, results, run
+from . import bench, keyholder, keys, ledger, plan, results, run
 from .output import say
 
 __all__ = ["cli", "main"]
@@ -44,6 +44,7 @@ cli.add_command(run.command)
 cli.add_command(keyholder.command)
 cli.add_command(results.report)
 cli.add_command(results.verify)
+cli.add_command(ledger.group)
 cli.add_command(bench.group)
 
 

@@ -78,7 +78,17 @@ def describe(plan: Plan) -> dict[str, Any]:
     if size is not None:
         facts["model_values"] = size
         facts.update(_sizes(plan, size))
+        if plan.protection.keep_vectors:
+            facts["kept_bytes_in_the_folder"] = _kept(plan, facts)
     return facts
+
+
+def _kept(plan: Plan, facts: dict[str, Any]) -> int:
+    """About what `keep_vectors` adds, where every member is in every sum."""
+    members = len(plan.names)
+    revealed = 0 if plan.has_keyholder else 40 * members  # a share, and its place
+    each = int(facts["bytes_per_client_and_round"]) + revealed
+    return plan.rounds.count * members * each
 
 
 def _sizes(plan: Plan, size: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import click
 
 from ..errors import UsageError, VerificationError
 from ..report import Verified, render_html, render_text, to_json, verify_run
+from ..report.registry import registry_yaml
 from .output import output_option, put
 
 __all__ = ["report", "verify"]
@@ -24,21 +25,35 @@ _DAMAGED = "`secure-fl verify DIR` says what else was changed"
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["text", "html", "json"]),
+    type=click.Choice(["text", "html", "json", "registry-yaml"]),
     default="text",
     show_default=True,
+    help="registry-yaml: a draft entry for the registry of DP deployments.",
+)
+@click.option(
+    "--lang",
+    "language",
+    type=click.Choice(["en", "zh"]),
+    help="Language of text and html; English where none is given.",
 )
 @output_option
-def report(folder: Path, form: str, output: Path | None) -> None:
+def report(folder: Path, form: str, language: str | None, output: Path | None) -> None:
     """Render the epsilon report of the run in DIR, unchecked: see `verify`."""
+    if language is not None and form not in ("text", "html"):
+        raise UsageError(
+            f"{form} has no other language", hint="--lang is for text and html"
+        )
     data, metrics = _load(folder, "report.json"), _load(folder, "metrics.json")
     try:
-        if form == "json":
-            text = to_json(data).decode()
-        elif form == "html":
-            text = render_html(data, metrics)
-        else:
-            text = render_text(data, metrics)
+        match form:
+            case "json":
+                text = to_json(data).decode()
+            case "registry-yaml":
+                text = registry_yaml(data)
+            case "html":
+                text = render_html(data, metrics, language=language or "en")
+            case _:
+                text = render_text(data, metrics, language=language or "en")
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
         raise VerificationError(
             "is not a report of this version",

@@ -89,6 +89,7 @@ def run(
             simulation = Simulation(
                 setup,
                 clients,
+                out=out_path,
                 evaluate=evaluate,
                 progress=progress or (lambda p: None),
                 random=source_random,
@@ -97,7 +98,7 @@ def run(
             if resume:
                 simulation.settle()
             else:
-                simulation.begin(out_path)
+                simulation.begin()
             finished = simulation.rounds(baselines)
         except Exception:
             if not resume and not setup.checkpoint.transcript.of_kind("round"):
@@ -105,6 +106,7 @@ def run(
             raise
         if out_path is not None:
             for name, data in finished.files.items():
-                write_durably(out_path / name, data)
+                if name not in finished.files.on_disk:
+                    write_durably(out_path / name, data)
         setup.state.remove()
         return finished

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -13,6 +13,7 @@ from ..files import write_durably
 from ..model import GlobalModel
 from ..plan import Plan
 from ..report import Report
+from .kept import Files
 from .setup import require_empty
 
 __all__ = ["Metrics", "Progress", "Run"]
@@ -43,10 +44,10 @@ class Run:
     plan: Plan
     model: GlobalModel
     metrics: Metrics
-    _close: Callable[[], tuple[Report, Mapping[str, bytes]]] = field(repr=False)
+    _close: Callable[[], tuple[Report, Files]] = field(repr=False)
 
     @functools.cached_property
-    def _closed(self) -> tuple[Report, Mapping[str, bytes]]:
+    def _closed(self) -> tuple[Report, Files]:
         return self._close()
 
     @property
@@ -55,8 +56,11 @@ class Run:
         return self._closed[0]
 
     @property
-    def files(self) -> Mapping[str, bytes]:
-        """What :meth:`save` writes: bytes by file name."""
+    def files(self) -> Files:
+        """What :meth:`save` writes: bytes by file name.
+
+        Kept vectors of a run with a folder are read from there when asked for.
+        """
         return self._closed[1]
 
     def save(self, folder: str | Path) -> Path:

@@ -16,6 +16,7 @@ from ..model import GlobalModel
 from ..plan import Plan, load_plan
 from ..randomness import RandomSource
 from ..transcript import Transcript
+from .kept import discard_vectors
 from .state import Checkpoint, RunState
 
 __all__ = [
@@ -184,5 +185,6 @@ def discard(setup: Setup, out: Path | None) -> None:
     if out is not None:
         with contextlib.suppress(OSError):
             (out / PLAN_FILE).unlink(missing_ok=True)
+            discard_vectors(out)
             out.rmdir()
     setup.state.remove()

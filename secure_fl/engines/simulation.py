@@ -28,9 +28,11 @@ from ..model import GlobalModel
 from ..plan import endorse, verify_endorsement
 from ..privacy import Ledger, PrivateUpdate, Unprotected, read_export
 from ..randomness import RandomSource
-from ..report import Report, build_report, render_html, render_text, to_json
+from ..report import Report, build_report, render_html, render_text, to_json, tool_text
 from ..round import KEY_HOLDER, Aggregation, OpenedUpdate, Participant, log_form
+from .costs import Costs, Metered
 from .exchange import Dropout, Link, exchange
+from .kept import Files, VectorStore
 from .keyholder import KeyHolderProcess
 from .result import Metrics, Progress, Run
 from .setup import KEYHOLDER_FILE, PLAN_FILE, TRANSCRIPT_FILE, Setup
@@ -55,6 +57,7 @@ class Simulation:
         setup: Setup,
         trainers: Mapping[str, Trainer],
         *,
+        out: Path | None,
         evaluate: Callable[[GlobalModel], Mapping[str, float]] | None,
         progress: Callable[[Progress], None],
         random: RandomSource,
@@ -75,7 +78,9 @@ class Simulation:
         self._ledgers: dict[str, Ledger] = {}
         self._participants: dict[str, Participant] = {}
         self._budget: BudgetExceeded | None = None
-        self._keeps = True  # a checkpoint, unless there is no folder to go on in
+        self._out = out  # without a folder there is nothing to go on in
+        self._vectors = VectorStore(setup.plan, out)
+        self._costs = Costs(resumed=bool(self._transcript.entries))
         self._complaints: dict[str, set[str]] = {}
         # A client that provably dealt bad shares is out for the rest of the run.
         self._excluded = {
@@ -107,6 +112,7 @@ class Simulation:
                 log_head=self._transcript.head,
             )
         self._links.update(self._participants)
+        self._links = {n: Metered(x, self._costs) for n, x in self._links.items()}
 
     def settle(self) -> None:
         """After a crash: the ledgers learn of opened sums that they had not noted."""
@@ -123,7 +129,7 @@ class Simulation:
 
     # -- begin -------------------------------------------------------------------
 
-    def begin(self, out: Path | None) -> None:
+    def begin(self) -> None:
         """Check budgets, write the first entries, and what a resumed run needs."""
         plan = self._plan
         for ledger in self._ledgers.values():
@@ -140,7 +146,7 @@ class Simulation:
                 0: plan.hash,
                 1: plan.run_id,
                 2: self._aggregator.public_key,
-                3: f"secure-fl {__version__}",
+                3: tool_text(__version__),
                 4: 1,
                 5: 0 if self._random.secure else 1,
                 6: self._model.digest(),
@@ -151,26 +157,28 @@ class Simulation:
             signature = endorse(plan, identity)
             verify_endorsement(plan, name, signature)
             self._transcript.append("endorsement", {0: name, 1: signature})
-        if out is not None:
+        if self._out is not None:
             for name, identity in self._identities.items():
                 identity.save(self._state.keys / f"{name}.pem")
             self._aggregator.save(self._state.keys / "aggregator.key")
             self._save(0, -1)
-            write_durably(out / PLAN_FILE, plan.source)
-        self._keeps = out is not None
+            write_durably(self._out / PLAN_FILE, plan.source)
 
     def _save(self, round_index: int, attempt: int) -> None:
-        self._state.save(
-            Checkpoint(
-                round_index, attempt, self._model, self._transcript, self._history
+        if self._out is not None:
+            self._state.save(
+                Checkpoint(
+                    round_index, attempt, self._model, self._transcript, self._history
+                )
             )
-        )
 
     # -- rounds ------------------------------------------------------------------
 
     def rounds(self, baselines: Callable[[], Mapping[str, Any]] | None) -> Run:
         plan = self._plan
         begin, attempt = self._next
+        if not self.finished_rounds:
+            self._vectors.begin(self._model)
         for index in range(begin, plan.rounds.count):
             self._one_round(index, attempt)
             attempt = 0
@@ -186,7 +194,7 @@ class Simulation:
             metrics["final"] = self._history[-1]
         if baselines is not None:
             metrics["baselines"] = _finite(baselines())
-        plan = self._plan
+        metrics["costs"] = self._costs.rows()
         exported = {
             name: self._ledgers[name].export(plan.lineage, identity=identity)
             for name, identity in self._identities.items()
@@ -197,21 +205,18 @@ class Simulation:
         for attempt in range(
             first_attempt, first_attempt + self._plan.rounds.max_attempts
         ):
-            if self._keeps:
-                self._save(index, attempt)
+            self._save(index, attempt)
             opened = self._attempt(index, attempt)
             if opened is not None:
                 self._finish_round(index, attempt, opened)
-                if self._keeps:
-                    self._save(index + 1, -1)
+                self._save(index + 1, -1)
                 # Only now: a crash before would lose the round, not its charge.
                 for name, participant in self._participants.items():
                     participant.conclude(opened=name in opened.survivors)
                 # After the round is safe: scoring may take long, or fail.
                 self._score(index)
                 return
-        if self._keeps:
-            self._save(index + 1, -1)
+        self._save(index + 1, -1)
         for participant in self._participants.values():
             participant.conclude(opened=False)
         if self._budget is not None:
@@ -223,8 +228,7 @@ class Simulation:
             return
         figures = _finite({k: float(v) for k, v in self._evaluate(self._model).items()})
         self._history.append({**figures, "round": index})
-        if self._keeps:
-            self._save(index + 1, -1)
+        self._save(index + 1, -1)
 
     def _attempt(self, index: int, attempt: int) -> OpenedUpdate | None:
         aggregation = Aggregation.for_plan(
@@ -237,6 +241,8 @@ class Simulation:
         )
         dropouts: list[Dropout] = []
         first: dict[str, list[bytes]] = {}
+        left_out: list[tuple[str, bytes]] = []  # of the transcript
+        self._costs.enter(aggregation.step)
         for name, participant in self._participants.items():
             if name in self._excluded:
                 continue
@@ -244,9 +250,14 @@ class Simulation:
                 first[name] = participant.open(index, attempt, self._model)
             except UsageError as error:
                 dropouts.append(Dropout(name, "keys", error))
+                continue
+            for message in first[name]:
+                self._costs.up(message)
 
         def log(sender: str, receiver: str, message: bytes) -> None:
             form = log_form(message)
+            if self._vectors.keeps and (form is None or form[1]):
+                left_out.append((sender, message))
             if form is not None:
                 self._transcript.append(
                     "message",
@@ -262,11 +273,13 @@ class Simulation:
 
         def on_step(step: str) -> None:
             if step == "vectors":
+                self._costs.enter("training")
                 self._train(index, attempt, set(first), dropouts)
+            self._costs.enter(step)
             self._tell(index, attempt, step)
 
         try:
-            return exchange(
+            opened = exchange(
                 aggregation,
                 self._links,
                 first,
@@ -278,7 +291,10 @@ class Simulation:
             self._fail(index, attempt, error, aggregation, dropouts)
             return None
         finally:
+            self._costs.leave()
             self._heed(dropouts)
+        self._vectors.opened(aggregation, left_out)
+        return opened
 
     def _heed(self, dropouts: list[Dropout]) -> None:
         """Leave out a dealer whom more members accuse than may collude.
@@ -381,7 +397,7 @@ class Simulation:
 
     def _close(
         self, metrics: Metrics, exported: Mapping[str, bytes]
-    ) -> tuple[Report, Mapping[str, bytes]]:
+    ) -> tuple[Report, Files]:
         """Report, signed list of files, and the last signatures."""
         plan, transcript = self._plan, self._transcript
         exports = {
@@ -393,7 +409,8 @@ class Simulation:
         report = build_report(
             plan=plan, transcript=transcript, exports=exports, size=self._model.size
         )
-        files = {
+        held = {
+            **self._vectors.held(),
             PLAN_FILE: plan.source,
             "model.safetensors": self._model.to_bytes(),
             "metrics.json": to_json(metrics),
@@ -402,6 +419,7 @@ class Simulation:
             "report.html": render_html(report, metrics).encode(),
             "report.txt": render_text(report, metrics).encode(),
         }
+        files = Files(held, self._vectors.on_disk(transcript.of_kind("round")))
         rows: list[Any] = [
             [name, hashlib.sha256(files[name]).digest()] for name in sorted(files)
         ]
@@ -413,7 +431,7 @@ class Simulation:
             assert isinstance(name, str)
             signature = self._participants[name].countersign(entries, artefacts)
             transcript.add_signature(name, artefacts, signature)
-        files[TRANSCRIPT_FILE] = transcript.to_bytes()
+        held[TRANSCRIPT_FILE] = transcript.to_bytes()
         return Report(report), files
 
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a release claims, what all releases cost, and the book that is kept of them.
 
+What no run needs is in modules of its own: ``rules`` answers further questions about
+what releases cost together, and ``discrete`` bounds noise on the integer grid.
 Imports no torch, and dp-accounting only when an epsilon is asked for.
 """
 
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 from .accounting import (
     ADJACENCY,
+    Bound,
     Epsilon,
     delta_at,
     epsilon,
@@ -28,16 +31,20 @@ from .events import (
     to_wire,
     without_amplification,
 )
+from .groups import group_epsilon
 from .interpretation import Interpretation, interpret
 from .ledger import Ledger
+from .selfcheck import KnownAnswer, self_check
 from .update import PrivateUpdate, Unprotected, private_update, unprotected
 
 __all__ = [
     "ADJACENCY",
+    "Bound",
     "Epsilon",
     "Event",
     "Gaussian",
     "Interpretation",
+    "KnownAnswer",
     "Ledger",
     "LedgerExport",
     "Mechanism",
@@ -53,12 +60,14 @@ __all__ = [
     "delta_at",
     "epsilon",
     "from_wire",
+    "group_epsilon",
     "interpret",
     "over_releases",
     "private_update",
     "profile",
     "rdp_epsilon",
     "read_export",
+    "self_check",
     "to_wire",
     "unprotected",
     "without_amplification",

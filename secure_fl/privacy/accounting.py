@@ -22,13 +22,15 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, final
+from typing import Any, Final, Literal, final
 
 from ..errors import UsageError, VerificationError
+from . import gaussian, renyi
 from .events import Event, Gaussian, Mechanism, NonPrivate, PoissonGaussian, Repeated
 
 __all__ = [
     "ADJACENCY",
+    "Bound",
     "Epsilon",
     "delta_at",
     "epsilon",
@@ -62,6 +64,11 @@ MIN_DELTA: Final = 1e-12
 # gives away several percent, so one part in a thousand is already suspicious.
 RELATIVE_TOLERANCE: Final = 1e-3
 
+DISTRUST: Final = (
+    "do not use epsilons from this machine; try a released version of dp-accounting, "
+    "numpy and scipy in a fresh environment"
+)
+
 Counts = tuple[tuple[Mechanism, int], ...]
 
 
@@ -77,6 +84,16 @@ class Epsilon:
     @property
     def value(self) -> float:
         return self.pld
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """An epsilon at ``delta``, and which kind of accountant gave it."""
+
+    epsilon: float
+    delta: float
+    accountant: Literal["PLD", "RDP"]
 
 
 def counted(events: Sequence[Event]) -> Counts | None:
@@ -101,7 +118,8 @@ def _canonical(mechanism: Mechanism) -> Mechanism:
     return PoissonGaussian(max(mechanism.rate, LEAST_RATE), noise)
 
 
-def _check_delta(delta: float) -> float:
+def check_delta(delta: float) -> float:
+    """``delta`` where accounting is possible.  Raises UsageError elsewhere."""
     if not MIN_DELTA <= delta < 1:
         raise UsageError(
             f"delta is {delta!r}",
@@ -119,7 +137,7 @@ def _worth_showing(record: logging.LogRecord) -> bool:
 
 
 @functools.cache
-def _library() -> Any:
+def library() -> Any:
     """dp-accounting, imported on first use: it takes more than a second."""
     try:
         import dp_accounting
@@ -136,24 +154,63 @@ def _library() -> Any:
     return dp_accounting
 
 
+def library_event(mechanism: Mechanism) -> Any:
+    """``mechanism`` in dp-accounting's words."""
+    dp = library()
+    event = dp.GaussianDpEvent(mechanism.noise_multiplier)
+    if isinstance(mechanism, PoissonGaussian):
+        return dp.PoissonSampledDpEvent(mechanism.rate, event)
+    return event
+
+
 @functools.lru_cache(maxsize=4096)
 def _rdp(counts: Counts, delta: float) -> float:
-    library = _library()
-    accountant = library.rdp.RdpAccountant(
-        neighboring_relation=library.NeighboringRelation.ADD_OR_REMOVE_ONE
+    dp = library()
+    accountant = dp.rdp.RdpAccountant(
+        neighboring_relation=dp.NeighboringRelation.ADD_OR_REMOVE_ONE
     )
     for mechanism, count in counts:
-        event = library.GaussianDpEvent(mechanism.noise_multiplier)
-        if isinstance(mechanism, PoissonGaussian):
-            event = library.PoissonSampledDpEvent(mechanism.rate, event)
-        accountant.compose(event, count)
+        accountant.compose(library_event(mechanism), count)
+    _check_orders(counts, accountant)
     return float(accountant.get_epsilon(delta))
+
+
+def _check_orders(counts: Counts, accountant: Any) -> None:
+    """The library's Renyi curve against ours, at the integer orders up to 64."""
+    releases = sum(count for _, count in counts)
+    for place, theirs in zip(accountant.orders, accountant.rdp, strict=True):
+        order = round(place)
+        if order != place or not 2 <= order <= 64 or not math.isfinite(theirs):
+            continue
+        ours = math.fsum(n * renyi.of_mechanism(m, order) for m, n in counts)
+        # Theirs loses digits where one release's divergence is tiny.
+        if abs(theirs - ours) > 1e-6 * ours + 1e-13 * releases:
+            raise VerificationError(
+                f"two computations of the Renyi divergence of order {order} differ: "
+                f"{theirs:.9g} by dp-accounting, {ours:.9g} by ours",
+                hint=DISTRUST,
+            )
+
+
+def _check_closed_form(counts: Counts, found: float, delta: float, grid: float) -> None:
+    """Where all releases are Gaussian, epsilon is known exactly."""
+    if any(isinstance(mechanism, PoissonGaussian) for mechanism, _ in counts):
+        return
+    mu = math.sqrt(math.fsum(n / m.noise_multiplier**2 for m, n in counts))
+    exact = gaussian.epsilon_of(mu, delta)
+    slack = 1e-6 * (1 + exact)
+    if not exact - slack <= found <= exact + slack + 2 * grid:
+        raise VerificationError(
+            f"epsilon of Gaussian releases at delta {delta:.1e} is {exact:.9g} in "
+            f"closed form, and {found:.9g} by PLD",
+            hint=DISTRUST,
+        )
 
 
 @functools.lru_cache(maxsize=8)
 def _one(mechanism: PoissonGaussian, interval: float) -> Any:
     """Losses of one sampled release, for a record added and for one removed."""
-    distribution = _library().pld.privacy_loss_distribution
+    distribution = library().pld.privacy_loss_distribution
     return distribution.from_gaussian_mechanism(
         mechanism.noise_multiplier,
         value_discretization_interval=interval,
@@ -164,7 +221,7 @@ def _one(mechanism: PoissonGaussian, interval: float) -> Any:
 @functools.lru_cache(maxsize=8)
 def _composed(counts: Counts, interval: float) -> Any:
     """The privacy loss distribution of all releases.  ``counts`` is not empty."""
-    distribution = _library().pld.privacy_loss_distribution
+    distribution = library().pld.privacy_loss_distribution
     parts = [
         _one(mechanism, interval).self_compose(count)
         for mechanism, count in counts
@@ -205,7 +262,8 @@ def _grids(counts: Counts) -> list[float]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _epsilon(counts: Counts, delta: float) -> Epsilon:
+def of_counts(counts: Counts, delta: float) -> Epsilon:
+    """As :func:`epsilon`, for events that are counted and a delta that is checked."""
     if not counts:
         return Epsilon(0.0, 0.0, delta)
     grids = _grids(counts)
@@ -218,6 +276,7 @@ def _epsilon(counts: Counts, delta: float) -> Epsilon:
     for grid in grids:
         pld = float(_composed(counts, grid).get_epsilon_for_delta(delta))
         if pld <= rdp * (1 + RELATIVE_TOLERANCE) + max(grid, INTERVAL):
+            _check_closed_form(counts, pld, delta, grid)
             return Epsilon(pld, rdp, delta)
     raise VerificationError(
         f"the accountants disagree at delta {delta:.1e}: PLD says {pld:.6g}, above "
@@ -237,16 +296,16 @@ def epsilon(events: Sequence[Event], *, delta: float) -> Epsilon:
     a delta out of range and VerificationError where the two accountants contradict
     each other.
     """
-    delta = _check_delta(delta)
+    delta = check_delta(delta)
     counts = counted(events)
     if counts is None:
         return Epsilon(math.inf, math.inf, delta)
-    return _epsilon(counts, delta)
+    return of_counts(counts, delta)
 
 
 def rdp_epsilon(events: Sequence[Event], *, delta: float) -> float:
     """The cross-check alone: a looser bound than :func:`epsilon`, and much cheaper."""
-    delta = _check_delta(delta)
+    delta = check_delta(delta)
     counts = counted(events)
     if counts is None:
         return math.inf

@@ -35,7 +35,7 @@ MAX_COUNT: Final = 10**6
 MAX_REASON: Final = 500
 
 
-def _positive(name: str, value: float) -> float:
+def positive(name: str, value: float) -> float:
     """``value`` as a plain float: numpy's would print, and so encode, differently."""
     try:
         number = float(value)
@@ -45,6 +45,22 @@ def _positive(name: str, value: float) -> float:
         raise UsageError(
             f"{name} is {value!r}", hint=f"{name} is a positive, finite number"
         )
+    return number
+
+
+def at_least(name: str, value: float, least: float) -> float:
+    """``value`` where it is finite and not below.  Raises UsageError elsewhere."""
+    number = positive(name, value)
+    if number < least:
+        raise UsageError(f"{name} is {value!r}", hint=f"{name} is at least {least:g}")
+    return number
+
+
+def probability(name: str, value: float) -> float:
+    """``value`` where it lies in (0, 1].  Raises UsageError elsewhere."""
+    number = positive(name, value)
+    if number > 1:
+        raise UsageError(f"{name} is {number!r}", hint="it is a probability, at most 1")
     return number
 
 
@@ -60,7 +76,7 @@ class Gaussian:
     noise_multiplier: float
 
     def __post_init__(self) -> None:
-        number = _positive("noise multiplier", self.noise_multiplier)
+        number = positive("noise multiplier", self.noise_multiplier)
         object.__setattr__(self, "noise_multiplier", number)
 
 
@@ -78,12 +94,8 @@ class PoissonGaussian:
     noise_multiplier: float
 
     def __post_init__(self) -> None:
-        rate = _positive("sampling rate", self.rate)
-        if rate > 1:
-            raise UsageError(
-                f"sampling rate is {rate!r}", hint="it is a probability, at most 1"
-            )
-        number = _positive("noise multiplier", self.noise_multiplier)
+        rate = probability("sampling rate", self.rate)
+        number = positive("noise multiplier", self.noise_multiplier)
         object.__setattr__(self, "rate", rate)
         object.__setattr__(self, "noise_multiplier", number)
 

@@ -17,10 +17,13 @@ from typing import Final, final
 
 from . import accounting
 from .events import Event
+from .gaussian import delta_of
 
 __all__ = ["Interpretation", "interpret"]
 
 FALSE_POSITIVE_RATES: Final = (1e-3, 1e-2)
+# A curve is drawn through these; the two above are among them.
+TRADE_OFF_RATES: Final = (1e-4, 1e-3, 1e-2, 0.05, 0.1, 0.2, 0.5)
 PRIORS: Final = (0.01, 0.1, 0.5)
 
 _QUERIES: Final = 150
@@ -40,6 +43,9 @@ class Interpretation:
         least 1e-12: as hard as telling N(0, 1) from N(mu, 1)
     tpr_at_fpr
         pairs (false positive rate, largest true positive rate there)
+    trade_off
+        the same at seven rates from 0.0001 to 0.5: 1 - f, with f a trade-off function
+        that lies nowhere above that of the releases
     posterior
         pairs (prior, bound): how sure an attacker can become that a record is in,
         starting from the prior, except with probability ``delta`` of the claim;
@@ -49,6 +55,7 @@ class Interpretation:
     advantage: float
     mu_gdp: float
     tpr_at_fpr: tuple[tuple[float, float], ...]
+    trade_off: tuple[tuple[float, float], ...]
     posterior: tuple[tuple[float, float], ...]
 
 
@@ -65,6 +72,7 @@ def interpret(events: Sequence[Event], *, delta: float) -> Interpretation:
             0.0,
             0.0,
             tuple((rate, rate) for rate in FALSE_POSITIVE_RATES),
+            tuple((rate, rate) for rate in TRADE_OFF_RATES),
             tuple((prior, prior) for prior in PRIORS),
         )
     losses = accounting.distribution(events)
@@ -79,6 +87,7 @@ def interpret(events: Sequence[Event], *, delta: float) -> Interpretation:
             1.0,
             math.inf,
             tuple((rate, 1.0) for rate in FALSE_POSITIVE_RATES),
+            tuple((rate, 1.0) for rate in TRADE_OFF_RATES),
             tuple((prior, 1.0) for prior in PRIORS),
         )
     places = [top * i / (_QUERIES - 1) for i in range(_QUERIES)]
@@ -98,6 +107,7 @@ def interpret(events: Sequence[Event], *, delta: float) -> Interpretation:
             default=0.0,
         ),
         tuple((rate, _true_positives(curve, rate)) for rate in FALSE_POSITIVE_RATES),
+        tuple((rate, _true_positives(curve, rate)) for rate in TRADE_OFF_RATES),
         tuple((prior, _posterior(loss, prior)) for prior in PRIORS),
     )
 
@@ -147,24 +157,6 @@ def _posterior(loss: float, prior: float) -> float:
 # -- Gaussian DP -----------------------------------------------------------------------
 
 
-def _phi(x: float) -> float:
-    """The normal distribution function, exact in its lower tail."""
-    return math.erfc(-x / math.sqrt(2)) / 2
-
-
-def _log_phi(x: float) -> float:
-    """Log of the normal distribution function, also where it underflows."""
-    if x > -30:
-        return math.log(_phi(x))
-    return -x * x / 2 - math.log(-x * math.sqrt(2 * math.pi)) - math.log1p(1 / (x * x))
-
-
-def _gaussian_delta(epsilon: float, mu: float) -> float:
-    """delta(epsilon) of mu-Gaussian DP (Balle and Wang 2018)."""
-    near, far = -epsilon / mu + mu / 2, -epsilon / mu - mu / 2
-    return _phi(near) - math.exp(epsilon + _log_phi(far))
-
-
 def _mu(epsilon: float, delta: float) -> float:
     """The mu whose curve passes through this point, rounded up; 0 where none need."""
     # Where delta is 1 up to rounding every large mu fits: such points say nothing.
@@ -173,7 +165,7 @@ def _mu(epsilon: float, delta: float) -> float:
     low, high = 0.0, _MOST_MU
     for _ in range(60):
         middle = (low + high) / 2
-        if _gaussian_delta(epsilon, middle) < delta:
+        if delta_of(middle, epsilon) < delta:
             low = middle
         else:
             high = middle

@@ -35,10 +35,11 @@ __all__ = ["Ledger"]
 
 _APPLICATION_ID: Final = 0x53464C31  # "SFL1", as file(1) shows it
 _VERSION: Final = 1
-_BUSY_SECONDS: Final = 10.0
+# How long to wait for another process: it may be computing an epsilon meanwhile.
+_BUSY_SECONDS: Final = 60.0
 _DAMAGED: Final = (
-    "the ledger was changed or damaged: keep the file, and treat the data set's budget "
-    "as spent until its accounting is restored by hand"
+    "the ledger was changed, damaged, or written by a newer secure-fl: keep the file, "
+    "and treat the data set's budget as spent until its accounting is restored"
 )
 _SCHEMA: Final = f"""
 PRAGMA journal_mode = WAL;
@@ -68,7 +69,11 @@ class Ledger:
     """
 
     def __init__(self, path: Path, *, client: str) -> None:
-        """Open or create ``path``, mode 0600, for the releases of ``client``."""
+        """Open or create ``path``, mode 0600, for the releases of ``client``.
+
+        Raises UsageError for another client's ledger, and for one that a newer
+        version of secure-fl has written; then nothing was changed.
+        """
         self.client = client
         self._path = path
         self._pid = os.getpid()
@@ -77,36 +82,29 @@ class Ledger:
         with self._guarded():
             if not path.exists():
                 create_once(path, lambda new: _create(new, client))
-            os.chmod(path, 0o600)
-            self._db = sqlite3.connect(
-                path,
-                timeout=_BUSY_SECONDS,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._check_owner()
-
-    def _check_owner(self) -> None:
-        application, version = (
-            self._db.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("application_id", "user_version")
-        )
-        if application != _APPLICATION_ID:
-            raise VerificationError(
-                "is not a ledger", file=str(self._path), hint=_DAMAGED
-            )
-        if version != _VERSION:
+            self._db, owner = _connect(path)
+        if owner != client:
+            self._db.close()
             raise UsageError(
-                f"{self._path} is of version {version}, not {_VERSION}",
-                hint="use the version of secure-fl that wrote it",
-            )
-        owners = [row[0] for row in self._db.execute("SELECT client FROM owner")]
-        if owners != [self.client]:
-            raise UsageError(
-                f"{self._path} is not the ledger of {self.client}",
+                f"{path} is not the ledger of {client}",
                 hint="give every client its own home",
             )
+
+    @classmethod
+    def existing(cls, path: Path) -> Ledger:
+        """The ledger that lies at ``path``, whoever's it is.  Never makes one.
+
+        Raises UsageError where there is none.
+        """
+        if not path.is_file():
+            raise UsageError(
+                f"there is no ledger at {path}",
+                hint="give the --home that the runs were given",
+            )
+        with _as_ours(path):
+            db, owner = _connect(path)
+            db.close()
+        return cls(path, client=owner)
 
     def close(self) -> None:
         with self._lock:
@@ -235,9 +233,14 @@ class Ledger:
 
         Re-reads and re-checks every entry from the disk.
         """
-        self._books.pop(lineage, None)
-        with self._reading(lineage) as book:
-            return export_bytes(book, identity=identity)
+        return export_bytes(self.book(lineage), identity=identity)
+
+    def book(self, lineage: str) -> Book:
+        """A copy of the lineage's chain, re-read and re-checked from the disk."""
+        with self._lock, self._guarded():
+            self._books.pop(lineage, None)
+            self._current(lineage)
+            return self._books.pop(lineage)
 
     # -- within --------------------------------------------------------------------
 
@@ -276,7 +279,9 @@ class Ledger:
                 self._db.execute("COMMIT")
             except BaseException:
                 self._books.pop(lineage, None)
-                self._db.execute("ROLLBACK")
+                # A full disk has rolled back already.
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
                 raise
 
     @contextlib.contextmanager
@@ -313,28 +318,79 @@ class Ledger:
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:
-        """Foreign errors as ours."""
+        """In the process that opened it; foreign errors as ours."""
         if os.getpid() != self._pid:
             raise UsageError(
                 "a ledger does not survive a fork",
                 hint="open it in the process that uses it",
             )
-        try:
+        with _as_ours(self._path):
             yield
-        except (sqlite3.OperationalError, sqlite3.ProgrammingError) as error:
-            raise EngineError(
-                f"the ledger {self._path} failed: {error}",
-                hint="check the disk, the folder, and whether another process holds it",
-            ) from None
-        except sqlite3.Error as error:
-            raise VerificationError(
-                str(error), file=str(self._path), hint=_DAMAGED
-            ) from None
-        except OSError as error:
-            raise EngineError(f"{self._path}: {error.strerror}") from None
 
     def __repr__(self) -> str:
         return f"<Ledger {self.client} {self._path.name}>"
+
+
+@contextlib.contextmanager
+def _as_ours(path: Path) -> Iterator[None]:
+    """Foreign errors as ours."""
+    try:
+        yield
+    except (sqlite3.OperationalError, sqlite3.ProgrammingError) as error:
+        raise EngineError(
+            f"the ledger {path} failed: {error}",
+            hint="check the disk, the folder, and whether another process holds it",
+        ) from None
+    except sqlite3.Error as error:
+        raise VerificationError(str(error), file=str(path), hint=_DAMAGED) from None
+    except OSError as error:
+        raise EngineError(f"{path}: {error.strerror}") from None
+
+
+def _connect(path: Path) -> tuple[sqlite3.Connection, str]:
+    """A connection to the ledger that is at ``path``, and its owner.
+
+    Changes nothing unless it is a ledger of this version.
+    """
+    db = sqlite3.connect(
+        path,
+        timeout=_BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    try:
+        application, version = (
+            db.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("application_id", "user_version")
+        )
+        if application != _APPLICATION_ID:
+            raise VerificationError("is not a ledger", file=str(path), hint=_DAMAGED)
+        if version != _VERSION:
+            raise UsageError(
+                f"{path} is of version {version}, not {_VERSION}",
+                hint="use the version of secure-fl that wrote it, or a newer one",
+            )
+        for name in (path, f"{path}-wal", f"{path}-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.chmod(name, 0o600)
+        # FULL syncs every commit only with a write-ahead log: a rollback journal whose
+        # removal is not on the disk yet would undo the last entry.
+        (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise EngineError(
+                f"the ledger {path} has no write-ahead log on this disk",
+                hint="put the home on a local disk",
+            )
+        db.execute("PRAGMA synchronous = FULL")
+        owners = db.execute("SELECT client FROM owner").fetchall()
+        if len(owners) != 1:
+            raise VerificationError(
+                f"has {len(owners)} owners", file=str(path), hint=_DAMAGED
+            )
+    except BaseException:
+        db.close()
+        raise
+    return db, str(owners[0][0])
 
 
 def _create(path: Path, client: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .build import Report, build_report, to_json
 from .render import render_html, render_text
+from .tool import tool_text
 from .verify import Verified, verify_run
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "render_html",
     "render_text",
     "to_json",
+    "tool_text",
     "verify_run",
 ]

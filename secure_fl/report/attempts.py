@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn, Protocol, final
+from typing import Final, NoReturn, Protocol, final
 
 from ..context import kind_of
 from ..errors import ProtocolError
 from ..plan import Session
 from ..transcript import Entry
 
-__all__ = ["Attempt", "Input", "Reader", "read_attempt", "refuse"]
+__all__ = ["NOBODY", "Attempt", "Input", "Reader", "read_attempt", "refuse"]
+
+NOBODY: Final = frozenset({""})
 
 
 @final
@@ -37,6 +39,9 @@ class Attempt:
     ``omitted``: whose update no sum of this context can ever hold, by what others
     signed (protocols/masking/SPEC.md, section 7; protocols/ckks/SPEC.md, 6.6).
     ``keys_released``: whether a key holder gave out the sum of its keys.
+    ``culprits``: whom a failure may name (an empty name: nobody).
+    ``at_opening``: whether all was there that its sum is opened from: a client that is
+    named then is out for the rest of the run.
     """
 
     session: Session
@@ -44,6 +49,8 @@ class Attempt:
     opened: bool
     omitted: frozenset[str]
     keys_released: bool
+    culprits: frozenset[str]
+    at_opening: bool
 
 
 class Reader(Protocol):
@@ -75,8 +82,13 @@ class Reader(Protocol):
 
     def omitted(self) -> frozenset[str]: ...
 
+    def culprits(self) -> frozenset[str]: ...
+
     @property
     def keys_released(self) -> bool: ...
+
+    @property
+    def at_opening(self) -> bool: ...
 
 
 def refuse(message: str) -> NoReturn:
@@ -100,6 +112,8 @@ def read_attempt(reader: Reader, entries: Sequence[Entry], *, opened: bool) -> A
         opened,
         reader.omitted(),
         reader.keys_released,
+        reader.culprits(),
+        reader.at_opening,
     )
 
 
@@ -136,4 +150,7 @@ class _Order:
             return withheld
         if form != 0:
             refuse("a message is neither whole nor one that is withheld")
-        return kind_of(data)
+        kind = kind_of(data)
+        if kind == withheld:
+            refuse("a message stands whole that is withheld")
+        return kind

@@ -27,7 +27,7 @@ from ..ckks.messages import (
 from ..keys import is_usable
 from ..masking.messages import MaskedInput
 from ..transcript import KEY_HOLDER
-from .attempts import refuse
+from .attempts import NOBODY, refuse
 from .masking_attempts import MaskingReader
 
 __all__ = ["KeyholderReader", "OneTimeReader"]
@@ -66,6 +66,13 @@ class OneTimeReader:
 
     def omitted(self) -> frozenset[str]:
         return self._keys.omitted()
+
+    def culprits(self) -> frozenset[str]:
+        return self._keys.culprits()
+
+    @property
+    def at_opening(self) -> bool:
+        return self._keys.at_opening
 
 
 @final
@@ -247,6 +254,17 @@ class KeyholderReader:
         if self._refusal is None:
             return frozenset()
         return frozenset(m.name for m in self.session.roster.members)
+
+    def culprits(self) -> frozenset[str]:
+        """Whom the key holder refused, and it only."""
+        culprit = self._refusal.culprit if self._refusal is not None else None
+        if culprit not in self._inputs:
+            return NOBODY
+        return frozenset({self.session.name(culprit)})
+
+    @property
+    def at_opening(self) -> bool:
+        return self.keys_released or self._refusal is not None
 
     @property
     def keys_released(self) -> bool:

@@ -3,36 +3,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from .blocks import Block, Section, Stamp
-from .build import INFINITY
+from .cells import Say, at, is_infinite, number
 
-__all__ = ["Say", "claim_of", "claims_section", "number", "stamps"]
-
-Say = Callable[..., str]
-"""A sentence by its id, braces filled from keywords, in the page's language."""
+__all__ = ["claim_of", "claims_section", "clients_of", "projected", "stamps"]
 
 # From here on delta permits to publish a record outright with a probability that
 # somebody who reads the report should hear about.
 _MOST_EXPOSED: Final = 0.1
 
-
-def number(value: float | str) -> str:
-    """A figure for people: at most 4 significant digits; words stay words."""
-    if isinstance(value, str):
-        return value
-    short = float(f"{value:.4g}")
-    # A constant of five or more digits is not read well as a power of ten.
-    return f"{short:.0f}" if 1e4 <= abs(short) < 1e15 else f"{short:.4g}"
+Place = tuple[str | int, ...]
 
 
 def claim_of(report: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The one claim that a report of this version makes."""
+    """The claim that the other sections speak of: the first."""
     claim = report["claims"][0]
     assert isinstance(claim, Mapping)
     return claim
+
+
+def projected(claim: Mapping[str, Any]) -> str:
+    """What a record may cost if all of the plan is used; no bound where there is none.
+
+    The plan does not know of releases without protection.
+    """
+    whole = claim["consortium"]["epsilon"]
+    return number(whole if is_infinite(whole) else claim["projected_consortium"])
+
+
+def clients_of(claim: Mapping[str, Any], place: Place, say: Say) -> dict[str, Place]:
+    """Where the figures lie of every client, and of all of them together."""
+    rows: dict[str, Place] = {
+        name: (*place, "clients", name) for name in claim["clients"]
+    }
+    return rows | {say("claim.consortium"): (*place, "consortium")}
 
 
 def stamps(report: Mapping[str, Any], say: Say) -> list[Stamp]:
@@ -41,7 +48,7 @@ def stamps(report: Mapping[str, Any], say: Say) -> list[Stamp]:
     whole = claim_of(report)["consortium"]
     if report["insecure"]:
         out.append(Stamp(say("stamp.insecure"), say("stamp.insecure.why")))
-    if whole["epsilon"] == INFINITY:
+    if is_infinite(whole["epsilon"]):
         why = [say("stamp.infinity.why")]
         if whole["reasons"]:
             reasons = "; ".join(whole["reasons"])
@@ -56,35 +63,86 @@ def stamps(report: Mapping[str, Any], say: Say) -> list[Stamp]:
 
 def claims_section(report: Mapping[str, Any], say: Say) -> Section:
     """What is claimed, in words and figures, and the assumptions it rests on."""
-    claim = claim_of(report)
-    rows = [*claim["clients"].items(), (say("claim.consortium"), claim["consortium"])]
-    projected = number(claim["projected_consortium"])
-    blocks = [
-        Block("lead", _lead(report, say)),
-        Block("view", _view(report, say)),
-        Block(
-            "paragraph",
-            say(
-                "claims.scope",
-                unit=say(f"unit.{claim['unit']}"),
-                adjacency=say(f"adjacency.{claim['adjacency']}"),
+    blocks = [Block("lead", _lead(report, say)), _table(report, say)]
+    for index, claim in enumerate(report["claims"]):
+        place: Place = ("claims", index)
+        blocks += [
+            *_large_delta(report, claim, say),
+            Block("subheading", say("assumptions.heading")),
+            Block(
+                "tagged",
+                rows=[
+                    [say(f"evidence.{row['evidence']}"), say(f"assumption.{row['id']}")]
+                    for row in claim["relies_on"]
+                ],
             ),
-        ),
-        _figures(report, rows, say),
-        *_reasons(claim, say),
-        *_large_delta(report, say),
-        Block("paragraph", _lineage(report, say)),
-        Block("paragraph", say(f"overlap.{report['overlap']}", projected=projected)),
-        _meaning(rows, say),
-        _profile(rows, say),
-        Block("subheading", say("assumptions.heading")),
-        Block("list", lines=[say(f"assumption.{i}") for i in claim["relies_on"]]),
-    ]
+            Block("subheading", say("not_protected.heading")),
+            Block(
+                "list",
+                lines=[say(f"not_protected.{i}") for i in claim["not_protected"]],
+            ),
+            Block("subheading", say("clients.heading")),
+            _figures(report, claim, place, say),
+            *_reasons(claim, say),
+            Block("paragraph", _lineage(report, say)),
+            Block(
+                "paragraph",
+                say(f"overlap.{report['overlap']}", projected=projected(claim)),
+            ),
+            *_projected(claim, say),
+        ]
     return Section(say("claims.heading"), blocks)
 
 
-def _view(report: Mapping[str, Any], say: Say) -> str:
-    key = f"view.{claim_of(report)['view']}"
+def _table(report: Mapping[str, Any], say: Say) -> Block:
+    """One row per claim: the whole of it in one line."""
+    groups = [k for k, _ in claim_of(report)["consortium"]["group"]]
+    return Block(
+        "table",
+        say("claims.caption"),
+        head=[
+            say("claims.name"),
+            say("claims.what"),
+            say("claims.whom"),
+            say("claim.epsilon"),
+            say("claim.delta"),
+            *(say("claim.group", records=str(k)) for k in groups),
+            say("claims.evidence"),
+        ],
+        rows=[
+            [
+                say(f"claim.{claim['id']}"),
+                say(
+                    "claims.scope",
+                    unit=say(f"unit.{claim['unit']}"),
+                    adjacency=say(f"adjacency.{claim['adjacency']}"),
+                ),
+                _view(report, claim, say),
+                at(report, "claims", i, "consortium", "epsilon"),
+                at(report, "claims", i, "delta"),
+                *(
+                    at(report, "claims", i, "consortium", "group", k, 1)
+                    for k in range(len(groups))
+                ),
+                say(f"claims.evidence.{claim['evidence']}"),
+            ]
+            for i, claim in enumerate(report["claims"])
+        ],
+        numeric=False,
+    )
+
+
+def _projected(claim: Mapping[str, Any], say: Say) -> list[Block]:
+    if is_infinite(claim["consortium"]["epsilon"]):
+        return []
+    one, whole = number(claim["projected"]), projected(claim)
+    return [Block("paragraph", say("claims.projected", one=one, whole=whole))]
+
+
+def _view(report: Mapping[str, Any], claim: Mapping[str, Any], say: Say) -> str:
+    if claim["evidence"] == "none":
+        return say("view.none")
+    key = f"view.{claim['view']}"
     encryption = report["threat_model"].get("encryption")
     return say(key if encryption is None else f"{key}.{encryption['keys']}")
 
@@ -94,7 +152,7 @@ def _lead(report: Mapping[str, Any], say: Say) -> str:
     whole = claim["consortium"]
     if report["insecure"]:
         return say("claims.lead.insecure")
-    if whole["epsilon"] == INFINITY:
+    if is_infinite(whole["epsilon"]):
         return say("claims.lead.infinity")
     return say(
         "claims.lead", epsilon=number(whole["epsilon"]), delta=number(claim["delta"])
@@ -102,35 +160,28 @@ def _lead(report: Mapping[str, Any], say: Say) -> str:
 
 
 def _figures(
-    report: Mapping[str, Any], rows: Sequence[tuple[str, Mapping[str, Any]]], say: Say
+    report: Mapping[str, Any], claim: Mapping[str, Any], place: Place, say: Say
 ) -> Block:
-    claim = claim_of(report)
-    # The plan limits what each client spends, not what clients spend together.
-    apart = report["overlap"] == "disjoint"
+    rows = []
+    for name, where in clients_of(claim, place, say).items():
+        whole = where[-1] == "consortium"
+        # The plan limits what each client spends, not what clients spend together.
+        limited = not whole or report["overlap"] == "disjoint"
+        cells = [
+            at(report, *where, "epsilon"),
+            at(report, *place, "limit") if limited else "",
+            at(report, *where, "epsilon_without_amplification"),
+            at(report, *where, "epsilon_rdp"),
+            "" if whole else at(report, *where, "epsilon_this_run"),
+            "" if whole else at(report, *where, "releases_charged"),
+        ]
+        rows.append([name, *cells])
+    keys = ("epsilon", "limit", "no_amplification", "rdp", "this_run", "charged")
     return Block(
         "table",
-        say("claims.caption", delta=number(claim["delta"])),
-        head=[
-            say("claim.client"),
-            say("claim.epsilon"),
-            say("claim.limit"),
-            say("claim.no_amplification"),
-            say("claim.rdp"),
-            say("claim.this_run"),
-            say("claim.charged"),
-        ],
-        rows=[
-            [
-                name,
-                number(row["epsilon"]),
-                number(claim["limit"]) if apart or row is not rows[-1][1] else "",
-                number(row["epsilon_without_amplification"]),
-                number(row["epsilon_rdp"]),
-                number(row.get("epsilon_this_run", "")),
-                str(row.get("releases_charged", "")),
-            ]
-            for name, row in rows
-        ],
+        say("clients.caption", delta=number(claim["delta"])),
+        head=[say("claim.client"), *(say(f"claim.{key}") for key in keys)],
+        rows=rows,
     )
 
 
@@ -143,8 +194,10 @@ def _reasons(claim: Mapping[str, Any], say: Say) -> list[Block]:
     return [Block("list", lines=lines)] if lines else []
 
 
-def _large_delta(report: Mapping[str, Any], say: Say) -> list[Block]:
-    delta = claim_of(report)["delta"]
+def _large_delta(
+    report: Mapping[str, Any], claim: Mapping[str, Any], say: Say
+) -> list[Block]:
+    delta = claim["delta"]
     clients = [p for p in report["parties"] if p["role"] == "client"]
     most = max(p["nominal_records"] for p in clients)
     if delta * most <= _MOST_EXPOSED:
@@ -163,38 +216,3 @@ def _lineage(report: Mapping[str, Any], say: Say) -> str:
     if not composition["ledgers_live_on"]:
         return say("claims.lineage.thrown-away")
     return say("claims.lineage", lineage=composition["lineage"])
-
-
-def _meaning(rows: Sequence[tuple[str, Mapping[str, Any]]], say: Say) -> Block:
-    sample = rows[0][1]
-    # Clients with equal figures share a row: the table is long enough.
-    names: dict[tuple[str, ...], list[str]] = {}
-    for name, row in rows:
-        figures = [row["advantage"], *row["tpr_at_fpr"].values()]
-        figures += [*row["posterior"].values(), row["mu_gdp"]]
-        names.setdefault(tuple(number(v) for v in figures), []).append(name)
-    return Block(
-        "table",
-        say("claims.meaning.caption"),
-        head=[
-            say("claim.client"),
-            say("claim.advantage"),
-            *(say("claim.tpr", fpr=fpr) for fpr in sample["tpr_at_fpr"]),
-            *(say("claim.posterior", prior=prior) for prior in sample["posterior"]),
-            say("claim.mu"),
-        ],
-        rows=[[", ".join(group), *cells] for cells, group in names.items()],
-    )
-
-
-def _profile(rows: Sequence[tuple[str, Mapping[str, Any]]], say: Say) -> Block:
-    deltas = [d for d, _ in rows[0][1]["profile"]]
-    return Block(
-        "table",
-        say("claims.profile.caption"),
-        head=[
-            say("claim.client"),
-            *(f"{say('claim.delta')} {number(d)}" for d in deltas),
-        ],
-        rows=[[name, *(number(e) for _, e in row["profile"])] for name, row in rows],
-    )

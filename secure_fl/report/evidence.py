@@ -22,11 +22,11 @@ from ..plan import Plan, Session, verify_endorsement
 from ..transcript import Entry, Transcript, check_signature
 from .attempts import Attempt, Reader, read_attempt
 from .ckks_attempts import KeyholderReader, OneTimeReader
+from .folder import TRANSCRIPT
 from .masking_attempts import MaskingReader, PlainReader
 
-__all__ = ["TRANSCRIPT", "Log", "Opening", "check_attempts", "read_log"]
+__all__ = ["Log", "Opening", "check_attempts", "read_log"]
 
-TRANSCRIPT: Final = "transcript.cbor"
 # Attempts are numbered in order, with gaps where a process was killed; a run has a few.
 MAX_ATTEMPT: Final = 1000
 
@@ -44,6 +44,10 @@ class Opening:
     @property
     def opened(self) -> bool:
         return self.end.kind == "round"
+
+    @property
+    def place(self) -> str:
+        return f"round {self.round_index}, attempt {self.attempt}"
 
 
 @final
@@ -226,8 +230,12 @@ def check_attempts(plan: Plan, log: Log, *, size: int) -> tuple[Attempt, ...]:
     model = log.start.bytes_(6)
     out = []
     released: set[int] = set()
+    excluded: set[str] = set()
     for opening in log.attempts:
         number = opening.round_index
+        for entry in opening.messages:
+            if entry.text(2) in excluded:
+                fail(f"{opening.place}: {entry.text(2)} is back, and was found faulty")
         try:
             session = plan.session(
                 round_index=number,
@@ -239,14 +247,20 @@ def check_attempts(plan: Plan, log: Log, *, size: int) -> tuple[Attempt, ...]:
                 _reader(plan, session), opening.messages, opened=opening.opened
             )
         except ProtocolError as error:
-            fail(f"round {number}, attempt {opening.attempt}: {error}")
+            fail(f"{opening.place}: {error}")
         if attempt.keys_released:
             if number in released:
                 fail(f"the key holder released two sums of keys in round {number}")
             released.add(number)
         if opening.opened:
-            _check_round(plan, opening.end, attempt, model)
+            _check_round(plan, opening.end, attempt, model, size=size)
             model = opening.end.bytes_(8)
+        else:
+            culprit = opening.end.text(3)
+            if culprit not in attempt.culprits:
+                fail(f"{opening.place}: its failure is blamed on the wrong client")
+            if culprit and attempt.at_opening:
+                excluded.add(culprit)
         out.append(attempt)
     return tuple(out)
 
@@ -263,7 +277,9 @@ def _reader(plan: Plan, session: Session) -> Reader:
     return PlainReader(session)
 
 
-def _check_round(plan: Plan, entry: Entry, attempt: Attempt, model: bytes) -> None:
+def _check_round(
+    plan: Plan, entry: Entry, attempt: Attempt, model: bytes, *, size: int
+) -> None:
     number = entry.integer(0)
     names = _survivors(plan, entry)
     if entry.bytes_(2) != attempt.session.ctx:
@@ -272,5 +288,7 @@ def _check_round(plan: Plan, entry: Entry, attempt: Attempt, model: bytes) -> No
         fail(f"round {number} opened another set than its messages agree on")
     if entry.integer(4) != sum(plan.member(name).weight for name in names):
         fail(f"round {number} holds another sum of weights than its plan gives")
+    if entry.integer(6) > len(names) * size:
+        fail(f"round {number} counts more clipped values than its vectors have")
     if entry.bytes_(7) != model:
         fail(f"round {number} began from another model than the one before it left")

@@ -25,6 +25,9 @@ FINDINGS: Final[Mapping[str, str]] = {
     "clients in the sum and of no others, and every client in it signed the outcome",
     "check.files": "files: every one has the hash that the aggregator and the last "
     "round's clients signed",
+    "check.sums": "sums: {sums} opened sums recomputed from {vectors} kept vectors, "
+    "each under the root that its client signed; they lead from the start to the "
+    "model, round by round",
     "check.ledgers": "ledgers: {members} signed chains; every vector that arrived "
     "stands under an entry written before it was sent",
     "check.report": "report: every field rebuilt from plan, transcript and ledgers",
@@ -48,6 +51,12 @@ FINDINGS: Final[Mapping[str, str]] = {
     "with an export you hold",
     "unchecked.sum": "that the opened sums follow from the vectors: these are not "
     "kept, and every client in a sum signed its outcome",
+    "unchecked.backend": "that the opened sums follow from the vectors, which are "
+    "kept: {reason}",
+    "unchecked.kept": "who else has this folder: its kept vectors are all that the "
+    "aggregator had, so count whoever holds them among those who may collude",
+    "unchecked.failed": "the vectors of {attempts} attempts that failed: these are "
+    "never kept, and no sum of them was opened",
     "unchecked.start": "that the start is the model which the plan describes; its "
     "hash is in the transcript",
     "unchecked.pictures": "the curves drawn in report.html: the tables beside them "
@@ -58,9 +67,16 @@ FINDINGS: Final[Mapping[str, str]] = {
     "unchecked.unlogged": "{client} wrote down that it sent an update in round "
     "{round} of which the log holds no vector (it may have failed while sending): "
     "charged",
+    "unchecked.unnoted": "{client} did not write down that its update of round {round} "
+    "was opened, as the log shows: charged",
+    "unchecked.clock": "when {client} wrote its ledger: its clock went back in "
+    "between; the order of its entries holds",
 }
 
 
-def finding(key: str, /, **values: str) -> str:
+_NOTHING: Final[Mapping[str, str]] = {}
+
+
+def finding(key: str, values: Mapping[str, str] = _NOTHING) -> str:
     """The sentence ``key``, its braces filled; an unknown key is our own bug."""
     return FINDINGS[key].format(**values)

@@ -81,6 +81,10 @@ def _check(
     _check_terms(plan, export)
     releases = [r for r in export.releases() if r.run_id == plan.run_id]
     sent = {ctx: r for r in releases for ctx in r.contexts}
+    if len(sent) < sum(len(r.contexts) for r in releases):
+        raise VerificationError(
+            "two of its updates are said to have been sent in one context"
+        )
     for (client, ctx), claim in arrived.items():
         if client != name:
             continue
@@ -91,14 +95,27 @@ def _check(
                 "no reservation in its ledger"
             )
     notes = []
+    times = [entry.time for entry in export.entries]
+    if times != sorted(times):
+        notes.append(finding("unchecked.clock", {"client": name}))
     for release in releases:
         _check_release(release, contexts, arrived, opened, name)
         _check_omissions(release, omitted, name)
         notes += [
-            finding("unchecked.unlogged", client=name, round=str(release.round_index))
+            finding(
+                "unchecked.unlogged",
+                {"client": name, "round": str(release.round_index)},
+            )
             for ctx in release.contexts
             if (name, ctx) not in arrived
         ]
+        if release.state == "sent":
+            ctx = release.contexts[-1]
+            if ctx in opened and (name, ctx) in arrived:
+                place = str(release.round_index)
+                notes.append(
+                    finding("unchecked.unnoted", {"client": name, "round": place})
+                )
     return notes
 
 

@@ -31,7 +31,7 @@ from ..masking.messages import (
     dealers_hash,
     signed_shares,
 )
-from .attempts import refuse
+from .attempts import NOBODY, refuse
 
 __all__ = ["MaskingReader", "PlainReader"]
 
@@ -84,6 +84,7 @@ class PlainReader:
     withheld = None
     guest = ""
     keys_released = False
+    at_opening = False  # there is nothing to open: nobody can be to blame
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -108,6 +109,9 @@ class PlainReader:
     def omitted(self) -> frozenset[str]:
         return frozenset()
 
+    def culprits(self) -> frozenset[str]:
+        return NOBODY
+
 
 @final
 class MaskingReader:
@@ -126,6 +130,7 @@ class MaskingReader:
         self._cohort = _NONE
         self._order: list[int] = []
         self._shares: dict[int, SealedShares] = {}
+        self._given: set[int] = set()  # who has an inbox
         self._inputs: dict[int, MaskedInput] = {}
         self._statement: Statement | None = None
         self._agreements: dict[int, Agreement] = {}
@@ -200,8 +205,10 @@ class MaskingReader:
         readers = (
             [self.session.roster.index(receiver)] if receiver else list(self._shares)
         )
-        if not any(self._is_inbox_of(reader, data) for reader in readers):
+        given = [reader for reader in readers if self._is_inbox_of(reader, data)]
+        if not given:
             refuse(f"what {receiver or 'a client'} was given are not the dealt shares")
+        self._given.update(given)
 
     def _is_inbox_of(self, reader: int, data: bytes) -> bool:
         if reader not in self._shares:
@@ -230,6 +237,8 @@ class MaskingReader:
         message = _input_of(self.session, me, self._cohort, self._dealers(), data)
         if me not in self._shares:
             refuse(f"{self.session.name(me)} masked for a set that it is not in")
+        if me not in self._given:
+            refuse(f"{self.session.name(me)} masked before it was given its shares")
         self._inputs[me] = message
 
     # -- step 4 and 5: one statement, opened once ------------------------------------
@@ -291,13 +300,21 @@ class MaskingReader:
         inside = set(self._agreed().clients)
         return frozenset(self.session.name(i) for i in members if i not in inside)
 
+    def culprits(self) -> frozenset[str]:
+        """Who dealt shares: whether they fit shows when the sum is opened."""
+        return NOBODY | {self.session.name(i) for i in self._shares}
+
+    @property
+    def at_opening(self) -> bool:
+        return len(self._reveals) >= self.session.parameters.threshold
+
     def finish(self) -> None:
         threshold = self.session.parameters.threshold
         _check_enough(self.session, len(self._inputs))
         self._agreed()
         if self._signatures is None:
             refuse("the sum was opened without signatures over the statement")
-        if len(self._reveals) < threshold:
+        if not self.at_opening:
             refuse(
                 f"the sum was opened with {len(self._reveals)} shares, the threshold "
                 f"is {threshold}"

@@ -8,15 +8,17 @@ pure functions of report.json and metrics.json.
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from ..errors import UsageError
-from .blocks import Block, Page
+from .blocks import Block, GridChart, Page
+from .cells import Figure
+from .columns import width, wrapped
 from .page import make_page
-from .pictures import line_chart
+from .pictures import draw
+from .strings import TAGS
 
 __all__ = ["render_html", "render_text", "without_pictures"]
 
@@ -64,25 +66,28 @@ def _html(page: Page, language: str, *, pictures: bool) -> str:
     )
     blocks = [b for s in page.sections for b in s.blocks if b.kind == "picture"]
 
-    def draw(block: Block) -> Markup:
-        # Its texts were escaped by matplotlib, its name by line_chart.
+    def picture(block: Block) -> Markup:
+        # Its texts were escaped by matplotlib, its name by draw.
         return Markup(_svg(block, blocks.index(block)) if pictures else "")  # noqa: S704
 
     template = environment.get_template("report.html.j2")
-    return template.render(page=page, language=language, draw=draw)
+    return template.render(
+        page=page, language=TAGS[language], picture=picture, tall=_tall, source=_source
+    )
 
 
 def _svg(block: Block, place: int) -> str:
-    chart = block.chart
-    assert chart is not None
-    return line_chart(
-        chart.points,
-        x_label=chart.x_label,
-        y_label=chart.y_label,
-        alternative=block.lines[0],
-        identifier=f"picture{place}",
-        limit=chart.limit,
-    )
+    assert block.chart is not None
+    return draw(block.chart, alternative=block.lines[0], identifier=f"picture{place}")
+
+
+def _tall(block: Block) -> bool:
+    return isinstance(block.chart, GridChart) and block.chart.tall
+
+
+def _source(cell: str) -> str:
+    """Where in report.json a figure came from; nothing for words."""
+    return cell.source if isinstance(cell, Figure) else ""
 
 
 # -- text ------------------------------------------------------------------------------
@@ -98,12 +103,12 @@ def render_text(
     page = make_page(report, metrics, language=language)
     lines: list[str] = []
     lines += _wrapped(page.title)
-    lines.append("=" * min(WIDTH, max(len(line) for line in lines)))
+    lines.append("=" * min(WIDTH, max(map(width, lines))))
     lines += _wrapped(page.subtitle)
     for stamp in page.stamps:
         lines += ["", f"*** {stamp.word} ***", *_wrapped(stamp.why)]
     for section in page.sections:
-        lines += ["", "", section.heading, "-" * len(section.heading)]
+        lines += ["", "", section.heading, "-" * width(section.heading)]
         for block in section.blocks:
             lines += ["", *_text_of(block)]
     return "\n".join(line.rstrip() for line in lines) + "\n"
@@ -115,9 +120,7 @@ def _clean(text: str) -> str:
 
 
 def _wrapped(text: str, *, first: str = "", then: str = "") -> list[str]:
-    return textwrap.wrap(
-        _clean(text), WIDTH, initial_indent=first, subsequent_indent=then
-    )
+    return wrapped(_clean(text), WIDTH, first=first, then=then)
 
 
 def _text_of(block: Block) -> list[str]:
@@ -127,6 +130,12 @@ def _text_of(block: Block) -> list[str]:
                 line
                 for item in block.lines
                 for line in _wrapped(item, first="- ", then="  ")
+            ]
+        case "tagged":
+            return [
+                line
+                for tag, sentence in block.rows
+                for line in _wrapped(f"[{tag}] {sentence}", first="- ", then="  ")
             ]
         case "table":
             return [*_wrapped(block.text), *_table(block.head, block.rows)]
@@ -145,22 +154,23 @@ def _text_of(block: Block) -> list[str]:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns where they fit; else one paragraph per row, each cell under its name."""
     cells = [[_clean(cell) for cell in row] for row in rows]
-    words = [max(map(len, name.split()), default=0) for name in head]
-    widths = [max([w, *(len(row[i]) for row in cells)]) for i, w in enumerate(words)]
+    words = [min(16, max(map(width, name.split()), default=0)) for name in head]
+    widths = [max([w, *(width(row[i]) for row in cells)]) for i, w in enumerate(words)]
     if 2 + sum(widths) + 2 * (len(widths) - 1) > WIDTH:
         return [line for row in cells for line in _paragraph(head, row)]
-    wrapped = [textwrap.wrap(name, w) for name, w in zip(head, widths, strict=True)]
-    tall = max(map(len, wrapped))
-    top = [[""] * (tall - len(name)) + name for name in wrapped]
+    names = [wrapped(name, w) for name, w in zip(head, widths, strict=True)]
+    tall = max(map(len, names))
+    top = [[""] * (tall - len(name)) + name for name in names]
     rule = ["-" * w for w in widths]
     return [
-        "  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True))
+        "  "
+        + "  ".join(c + " " * (w - width(c)) for c, w in zip(row, widths, strict=True))
         for row in [*zip(*top, strict=True), rule, *cells]
     ]
 
 
 def _paragraph(head: Sequence[str], row: Sequence[str]) -> Iterator[str]:
-    yield from _wrapped(f"{head[0]} {row[0]}", first="  ", then="    ")
+    yield from _wrapped(f"{head[0]}: {row[0]}", first="  ", then="    ")
     for name, cell in zip(head[1:], row[1:], strict=True):
         if cell:
             yield from _wrapped(f"{name}: {cell}", first="    ", then="      ")

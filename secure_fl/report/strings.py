@@ -11,11 +11,15 @@ from collections.abc import Mapping
 from typing import Final
 
 from ..errors import UsageError
+from .chinese import CHINESE
 from .english import ENGLISH
 
-__all__ = ["LANGUAGES", "text"]
+__all__ = ["LANGUAGES", "TAGS", "text"]
 
-LANGUAGES: Final[Mapping[str, Mapping[str, str]]] = {"en": ENGLISH}
+LANGUAGES: Final[Mapping[str, Mapping[str, str]]] = {"en": ENGLISH, "zh": CHINESE}
+
+TAGS: Final[Mapping[str, str]] = {"en": "en", "zh": "zh-Hans"}
+"""What a page calls its language (BCP 47)."""
 
 
 def text(key: str, *, language: str, values: Mapping[str, str]) -> str:

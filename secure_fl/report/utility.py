@@ -1,17 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores out of metrics.json: whatever numbers it holds, and nothing it must hold."""
+"""Scores and costs out of metrics.json: what it holds, and nothing it must hold."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, final
 
-__all__ = ["Line", "score_lines", "score_rows"]
+__all__ = ["Cost", "Line", "cost_rows", "score_lines", "score_rows"]
 
 Line = Sequence[tuple[float, float]]
 
 _MAX_CHARTS: Final = 4
+# What secure_fl.round calls its steps, and what comes before them.
+_STEPS: Final = (
+    "training",
+    "keys",
+    "shares",
+    "vectors",
+    "consistency",
+    "unmask",
+    "release",
+)
+
+
+@final
+@dataclass(frozen=True)
+class Cost:
+    """One step of all attempts: messages, bytes to and from the aggregator, seconds."""
+
+    step: str
+    messages: float
+    up: float
+    down: float
+    seconds: float
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a word for the step."""
+        return self.step in _STEPS
 
 
 def _finite(value: object) -> float | None:
@@ -57,3 +85,20 @@ def score_lines(metrics: Mapping[str, Any]) -> dict[str, Line]:
                 lines.setdefault(name, []).append((place, value))
     long = {name: line for name, line in lines.items() if len(line) > 1}
     return dict(list(long.items())[:_MAX_CHARTS])
+
+
+def cost_rows(metrics: Mapping[str, Any]) -> tuple[list[Cost], bool]:
+    """The steps whose costs were measured, and whether a part of them is missing."""
+    costs = metrics.get("costs", {})
+    if not isinstance(costs, Mapping):
+        return [], False
+    steps = costs.get("steps", [])
+    rows = []
+    for entry in steps if isinstance(steps, list) else []:
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("step"), str):
+            continue
+        fields = ("messages", "bytes_up", "bytes_down", "seconds")
+        found = [_finite(entry.get(field)) for field in fields]
+        messages, up, down, seconds = (max(0.0, value or 0.0) for value in found)
+        rows.append(Cost(entry["step"], messages, up, down, seconds))
+    return rows, costs.get("resumed") is True

@@ -17,7 +17,7 @@ from ..errors import FaultyClient, FaultyKeyHolder, ProtocolError, UsageError
 from ..fixedpoint import Encoding
 from ..identity import Identity
 from ..model import GlobalModel
-from ..plan import Plan, Session
+from ..plan import Plan, Session, read_sum
 from ..randomness import RandomSource
 from ..transcript import KEY_HOLDER
 from .collecting import (
@@ -60,8 +60,11 @@ class Aggregation:
         *,
         encoding: Encoding,
         weights: Mapping[str, int],
+        seed: bytes = b"",
     ) -> None:
+        """``seed``: of the aggregator's own key, where it is to be kept."""
         self.session = session
+        self.seed = seed
         self._collecting = collecting
         self._encoding = encoding
         self._weights = weights
@@ -94,6 +97,7 @@ class Aggregation:
             size=model.size,
         )
         collecting: Collecting
+        seed = b""
         if isinstance(session, ckks.Session):
             ckks.require_backend()
             if plan.has_keyholder:
@@ -101,11 +105,9 @@ class Aggregation:
                     raise UsageError(
                         "the plan names another aggregator than this key's"
                     )
+                seed = random.bytes(32)
                 collecting = KeyholderCollecting(
-                    session,
-                    aggregator,
-                    holder=plan.keyholder_key,
-                    random=random.bytes(32),
+                    session, aggregator, holder=plan.keyholder_key, random=seed
                 )
             else:
                 collecting = OneTimeCollecting(session, plan.key_session(session))
@@ -118,6 +120,7 @@ class Aggregation:
             collecting,
             encoding=plan.encoding,
             weights={m.name: m.weight for m in plan.parties.members},
+            seed=seed if plan.protection.keep_vectors else b"",
         )
 
     @property
@@ -176,15 +179,12 @@ class Aggregation:
 
     def _open(self, opened: SumOfWords) -> None:
         names = tuple(self.session.roster.name(i) for i in opened.clients)
+        total, clipped = read_sum(self._encoding, opened.words, clients=len(names))
         self.result = OpenedUpdate(
             self.session,
             names,
             sum(self._weights[n] for n in names),
-            self._encoding.decode(opened.words[:-1]),
+            total,
             hashlib.sha256(opened.words.tobytes()).digest(),
-            # A lying client can make the counter anything: it is only ever shown.
-            min(
-                max(0, int(self._encoding.unwrap(opened.words[-1:])[0])),
-                len(names) * (opened.words.size - 1),
-            ),
+            clipped,
         )

@@ -43,7 +43,7 @@ def test_help(path: tuple[str, ...], flag: str) -> None:
 
 def test_the_verbs_of_the_design() -> None:
     assert set(cli.commands) == {
-        *("plan", "keys", "run", "keyholder", "report", "verify", "bench")
+        *("plan", "keys", "run", "keyholder", "report", "verify", "ledger", "bench")
     }
 
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Accounting against published answers, a closed form, and what must always hold."""
+"""Accounting against a closed form, and what must always hold.
+
+Published answers are in ``test_known_answers.py``.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secure_fl.errors import PlanError, UsageError
+from secure_fl import wire
+from secure_fl.errors import PlanError, UsageError, VerificationError
 from secure_fl.privacy import (
     ADJACENCY,
     Event,
     Gaussian,
+    Mechanism,
     NonPrivate,
     PoissonGaussian,
     Repeated,
+    accounting,
     calibrate_noise,
     delta_at,
     epsilon,
+    from_wire,
+    gaussian,
     interpret,
     over_releases,
     profile,
+    rdp_epsilon,
+    renyi,
+    to_wire,
     without_amplification,
 )
 
@@ -31,60 +42,29 @@ def steps(rate: float, noise: float, count: int) -> Event:
     return Repeated(PoissonGaussian(rate, noise), count)
 
 
-# Name, event, delta, PLD, RDP.  K1 to K6: TensorFlow Privacy's tests (a microbatched
-# mechanism has half the noise); K7, K8: Opacus' tests, here with the RDP orders of
-# dp-accounting; K15: jax_privacy's documentation; K14, K17: the closed form; the rest:
-# dp-accounting's numbers, computed once on their own and kept.
-KNOWN: list[tuple[str, Event, float, float, float | None]] = [
-    ("K1", steps(0.0025, 1.3, 6000), 1e-5, 0.640111, 0.7242234026),
-    ("K2", steps(0.001, 1.0, 30000), 1e-7, 1.098200, 1.4154988495),
-    ("K3", steps(0.01, 0.7, 120), 1e-5, 2.4612381, 3.2392676),
-    ("K4", steps(0.01, 0.35, 120), 1e-5, 18.6977407, 22.6248601),
-    ("K5", Repeated(Gaussian(0.7), 2), 1e-5, 10.1224946, 10.8602036),
-    ("K6", steps(0.0064, 1.0, 782), 1e-6, 1.199, 1.616),
-    ("K6 unsampled", Repeated(Gaussian(1.0), 5), 1e-6, 12.595, 13.376),
-    ("K7", steps(0.04, 1.5, 2250), 1e-5, 6.768787, 7.329335),
-    ("K8", steps(0.04, 1.5, 2249), 1e-5, 6.767051, None),
-    ("K14", Gaussian(1.0), 1e-5, 4.3771781, None),
-    ("K15", steps(0.1, 3.0, 512), 1e-6, 3.769687, None),
-    ("K15 at 1", steps(0.1, 9.66, 512), 1e-6, 1.000207, None),
-    ("K17 as its half", Gaussian(0.5), 1e-5, 9.997256, None),
-    ("K18", steps(0.01, 4.0, 10000), 1e-5, 0.946999, 1.035490),
-    ("shuffled, 20 epochs", Repeated(Gaussian(1.0), 20), 1e-6, 30.58, None),
-    ("retries", steps(0.01, 1.0, 2100), 1e-6, 3.028, None),
-]
-
-
-@pytest.mark.parametrize(
-    ("event", "delta", "pld", "rdp"),
-    [row[1:] for row in KNOWN],
-    ids=[row[0] for row in KNOWN],
-)
-def test_known_answers(
-    event: Event, delta: float, pld: float, rdp: float | None
-) -> None:
-    found = epsilon([event], delta=delta)
-    assert found.value == found.pld == pytest.approx(pld, rel=4e-4)
-    if rdp is not None:
-        assert found.rdp == pytest.approx(rdp, rel=4e-4)
-
-
-def test_known_answers_as_delta() -> None:  # K10, K11: dp-accounting's tests
-    three = Repeated(Gaussian(math.sqrt(3)), 3)
-    assert delta_at([three], epsilon=1.0) == pytest.approx(0.1269367, abs=1e-5)
-    sampled = steps(0.2, 0.5, 3)
-    assert delta_at([sampled], epsilon=1.0) == pytest.approx(0.1559328, abs=1e-4)
-
-
 def test_only_adding_or_removing_a_record_is_offered() -> None:
     assert ADJACENCY == "add-or-remove-one"
 
 
 def gaussian_delta(noise: float, eps: float) -> float:
-    """Balle and Wang 2018, equation 6."""
+    """Balle and Wang 2018, theorem 8."""
     a, b = 0.5 / noise, eps * noise
     phi = [math.erfc(-x / math.sqrt(2)) / 2 for x in (a - b, -a - b)]
     return phi[0] - math.exp(eps) * phi[1]
+
+
+@pytest.mark.parametrize("mu", [1e-3, 0.2, 1.0, 5.0, 20.0])
+def test_the_closed_form_is_its_own_inverse(mu: float) -> None:
+    for delta in (1e-12, 1e-6, 1e-2):
+        found = gaussian.epsilon_of(mu, delta)
+        if found > 1e-9:
+            assert gaussian.delta_of(mu, found) == pytest.approx(delta, rel=1e-7)
+        if mu <= 5:
+            assert gaussian.delta_of(mu, 1.0) == pytest.approx(
+                gaussian_delta(1 / mu, 1.0), abs=1e-15
+            )
+    # Far beyond what exp holds.
+    assert 0 < gaussian.delta_of(30.0, 1000.0) < 1
 
 
 @settings(max_examples=12, deadline=None, derandomize=True)
@@ -130,6 +110,60 @@ def test_rounds_add_up_to_the_whole_run_and_not_to_their_sum() -> None:
     assert alone == pytest.approx(0.954, abs=1e-3)
     assert together == pytest.approx(2.955, abs=1e-3)
     assert together == epsilon([steps(0.01, 1.0, 2000)], delta=1e-6).value
+
+
+def test_an_epsilon_can_be_computed_again_from_the_bytes() -> None:
+    events: list[Event] = [steps(0.013, 1.37, 40), Gaussian(7.1), Gaussian(7.1)]
+    data = wire.encode([to_wire(event) for event in events])
+    decoded = wire.decode(data)
+    assert isinstance(decoded, list)
+    again = [from_wire(value) for value in decoded]
+    assert epsilon(again, delta=1e-6) == epsilon(events, delta=1e-6)
+
+
+# -- two computations that differ ------------------------------------------------------
+
+
+def test_a_renyi_curve_that_differs_from_ours_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    event = PoissonGaussian(0.0123, 1.234)
+    right = renyi.of_mechanism(event, 17)
+    rdp_epsilon([event], delta=1e-6)
+
+    def wrong(mechanism: Mechanism, order: int) -> float:
+        return right * 1.00001 if order == 17 else original(mechanism, order)
+
+    original = renyi.of_mechanism
+    monkeypatch.setattr(renyi, "of_mechanism", wrong)
+    with pytest.raises(VerificationError, match="order 17") as caught:
+        rdp_epsilon([event], delta=1.1e-6)
+    assert f"{right:.9g} by dp-accounting" in str(caught.value)
+    assert f"{right * 1.00001:.9g} by ours" in str(caught.value)
+
+
+@pytest.mark.parametrize("off", [-3e-4, 1e-4])
+def test_a_pld_that_differs_from_the_closed_form_is_refused(
+    monkeypatch: pytest.MonkeyPatch, off: float
+) -> None:
+    noise = 3.21 + off  # other parameters each time: answers are kept
+    found = epsilon([Gaussian(noise)], delta=1e-6).pld
+    original = gaussian.epsilon_of
+    monkeypatch.setattr(gaussian, "epsilon_of", lambda mu, d: original(mu, d) + off)
+    with pytest.raises(VerificationError, match="closed form"):
+        epsilon([Gaussian(noise)], delta=1.000001e-6)
+    monkeypatch.undo()
+    assert epsilon([Gaussian(noise)], delta=1.000001e-6).pld == pytest.approx(
+        found, abs=1e-5
+    )
+
+
+def test_a_pld_above_rdp_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    event = PoissonGaussian(0.0321, 0.321)  # so little noise that one grid is tried
+    right = rdp_epsilon([event], delta=1e-6)
+    monkeypatch.setattr(accounting, "_rdp", lambda counts, delta: right / 100)
+    with pytest.raises(VerificationError, match="PLD says"):
+        epsilon([event], delta=1e-6)
 
 
 def test_rate_one_is_the_gaussian_mechanism() -> None:

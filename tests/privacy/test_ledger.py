@@ -21,9 +21,11 @@ import pytest
 from secure_fl.errors import BudgetExceeded, SecureFLError, UsageError
 from secure_fl.errors import VerificationError as Broken
 from secure_fl.privacy import (
+    Event,
     Gaussian,
     Ledger,
     NonPrivate,
+    PoissonGaussian,
     Repeated,
     Reservation,
     epsilon,
@@ -225,6 +227,47 @@ def test_a_limit_that_is_none_is_refused(ledger: Ledger, limit: float) -> None:
     assert ledger.charged(LINEAGE) == []
 
 
+def test_a_budget_holds_over_plans_runs_and_years(path: Path) -> None:
+    """Each plan brings its own mechanism, delta and limit; the past counts for all."""
+    year = 31_557_600
+    plans: list[tuple[Event, float, float]] = [
+        (Gaussian(12.0), 1e-6, 3.0),
+        (Repeated(PoissonGaussian(0.01, 1.0), 50), 1e-5, 4.0),
+        (Gaussian(6.0), 1e-7, 9.0),
+    ]
+    made: list[Event] = []
+    for number, (event, delta, limit) in enumerate(plans):
+        ledger = Ledger(path, client=CLIENT)  # another process, years later
+        for place in range(2):
+            ledger.reserve(
+                LINEAGE,
+                run_id=bytes([number]) * 16,
+                round_index=place,
+                attempt=0,
+                event=event,
+                unit="record",
+                adjacency="add-or-remove-one",
+                delta=delta,
+                limit=limit,
+                now=number * year,
+            )
+            made.append(event)
+            spent = ledger.spent(LINEAGE, delta=delta).value
+            assert spent == epsilon(made, delta=delta).value <= limit
+        ledger.close()
+
+    # The next plan alone would fit its limit; after all that was, it does not.
+    ledger = Ledger(path, client=CLIENT)
+    total = epsilon([*made, QUIET], delta=DELTA).value
+    alone = epsilon([QUIET], delta=DELTA).value
+    assert alone < total / 10
+    with pytest.raises(BudgetExceeded) as caught:
+        reserve(ledger, 0, limit=total * 0.999)
+    assert caught.value.projected == total
+    reserve(ledger, 0, limit=total)
+    ledger.close()
+
+
 # -- the file --------------------------------------------------------------------------
 
 
@@ -233,6 +276,14 @@ def test_only_the_owner_reads_it(ledger: Ledger, path: Path) -> None:
     files = [p for p in path.parent.iterdir() if p.name.startswith(path.name)]
     assert len(files) >= 2  # the write-ahead log beside it
     assert {stat.S_IMODE(p.stat().st_mode) for p in files} == {0o600}
+
+
+def test_a_copy_that_others_could_read_is_closed_to_them(path: Path) -> None:
+    Ledger(path, client=CLIENT).close()
+    path.chmod(0o644)
+    again = Ledger(path, client=CLIENT)
+    test_only_the_owner_reads_it(again, path)
+    again.close()
 
 
 def test_a_change_from_outside_is_found_at_the_next_opening(path: Path) -> None:
@@ -264,10 +315,60 @@ def test_another_clients_book_is_refused(path: Path) -> None:
         Ledger(path, client="bank-b")
 
 
-def test_what_is_no_database_is_refused(path: Path) -> None:
-    path.write_bytes(b"not a database, not even nearly one" * 100)
+@pytest.mark.parametrize("data", [b"", b"not a database, not even nearly one" * 100])
+def test_what_is_no_ledger_is_refused_and_left_as_it_is(
+    path: Path, data: bytes
+) -> None:
+    path.write_bytes(data)
     with pytest.raises(SecureFLError):
         Ledger(path, client=CLIENT)
+    with pytest.raises(SecureFLError):
+        Ledger.existing(path)
+    assert [(p.name, p.read_bytes()) for p in path.parent.iterdir()] == [
+        (path.name, data)
+    ]
+
+
+def test_an_existing_ledger_is_opened_whoever_s_it_is(path: Path) -> None:
+    first = Ledger(path, client="bank-b")
+    reserve(first, 0)
+    again = Ledger.existing(path)  # also while its owner has it open
+    assert again.client == "bank-b"
+    assert again.entries(LINEAGE) == first.entries(LINEAGE)
+    again.close()
+    first.close()
+
+
+@pytest.mark.parametrize("name", ["none.sqlite", "none/none.sqlite", "."])
+def test_no_ledger_is_made_by_looking_for_one(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="no ledger") as caught:
+        Ledger.existing(tmp_path / name)
+    assert caught.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_looks_like_an_option_is_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "a?mode=memory&b=%20 ü#.sqlite"
+    ledger = Ledger(path, client=CLIENT)
+    reserve(ledger, 0)
+    ledger.close()
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    again = Ledger.existing(path)
+    assert again.charged(LINEAGE) == [QUIET]
+    again.close()
+
+
+def test_a_book_is_a_copy(ledger: Ledger) -> None:
+    reserve(ledger, 0)
+    book = ledger.book(LINEAGE)
+    assert book.charged() == [QUIET]
+    step = book.next_step(book.head, "aborted", ctx=b"", now=1)
+    assert step is not None
+    book.append(step)
+    assert book.charged() == []
+    assert ledger.charged(LINEAGE) == [QUIET]
+    reserve(ledger, 1)
+    assert len(ledger.book(LINEAGE).entries) == len(book.entries) == 2
 
 
 # -- several at once, and kills --------------------------------------------------------
@@ -299,27 +400,34 @@ def _spend(path: Path, run: int, limit: float, start: Barrier) -> None:
     ledger = Ledger(path, client=CLIENT)
     for i in range(5):
         try:
-            reserve(ledger, i, run_id=bytes([run]) * 16, limit=limit)
+            r = reserve(ledger, i, run_id=bytes([run]) * 16, limit=limit)
         except BudgetExceeded:
             break
+        ledger.sent(r, ctx=CTX, now=1)
     ledger.close()
 
 
 def test_processes_together_never_overspend(path: Path) -> None:
+    """They also make the file together; no entry is lost and none is there twice."""
     limit = limit_for(ROOM)  # also loads the accountant once, before forking
-    Ledger(path, client=CLIENT).close()
     fork = multiprocessing.get_context("fork")
-    start = fork.Barrier(2)
+    runs = (1, 2, 3)
+    start = fork.Barrier(len(runs))
     children = [
-        fork.Process(target=_spend, args=(path, run, limit, start)) for run in (1, 2)
+        fork.Process(target=_spend, args=(path, run, limit, start)) for run in runs
     ]
     for child in children:
         child.start()
     for child in children:
-        child.join(timeout=30)
-    assert [child.exitcode for child in children] == [0, 0]
+        child.join(timeout=60)
+    assert [child.exitcode for child in children] == [0] * len(runs)
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
     ledger = Ledger(path, client=CLIENT)
     assert len(ledger.charged(LINEAGE)) == ROOM
+    assert [entry.sequence for entry in ledger.entries(LINEAGE)] == list(
+        range(2 * ROOM)
+    )
+    assert {r.state for r in ledger.releases(LINEAGE)} == {"sent"}
     ledger.close()
 
 

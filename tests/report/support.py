@@ -30,6 +30,7 @@ from secure_fl.report import build_report, render_html, render_text, to_json
 from secure_fl.transcript import Entry, Transcript, countersign
 
 NAMES = ("bank-a", "bank-b", "bank-c", "bank-d")
+TOOL = "secure-fl 0.1.0 (dp-accounting 0.6.0, numpy 2.4.6, python 3.11.7)"
 METRICS: dict[str, Any] = {
     "history": [{"round": 0, "accuracy": 0.51}, {"round": 1, "accuracy": 0.75}],
     "final": {"accuracy": 0.75, "auc": 0.8125},
@@ -368,7 +369,7 @@ class Consortium:
                 0: self.plan.hash,
                 1: self.run_id,
                 2: self.aggregator.public_key,
-                3: "secure-fl test",
+                3: TOOL,
                 4: 1,
                 5: int(self.insecure),
                 6: self.model.digest(),

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,9 @@ from secure_fl.errors import VerificationError
 from secure_fl.privacy import Event, Gaussian, NonPrivate, PoissonGaussian, read_export
 from secure_fl.privacy.book import Book, Entry, export_bytes
 from secure_fl.report import verify_run
+from secure_fl.transcript import Transcript
 
-from .support import Made, with_file
+from .support import Made, finish, rewritten, rows_of, with_file
 
 
 def entries_of(made: Made, client: str) -> tuple[Entry, ...]:
@@ -39,8 +41,12 @@ def book_of(
     lineage: str | None = None,
     unit: str = "record",
     adjacency: str = "add-or-remove-one",
+    back: int | None = None,
 ) -> Book:
-    """The client's book written anew, with some entries left out or changed."""
+    """The client's book written anew, with some entries left out or changed.
+
+    ``back``: the entry at which the clock was set back by an hour.
+    """
     book = Book(client, lineage or made.plan.lineage)
     new: dict[bytes, bytes] = {}
     for entry in entries_of(made, client):
@@ -48,6 +54,9 @@ def book_of(
             continue
         r = entry.reservation
         made_ = None
+        now = entry.time
+        if back is not None and len(book.entries) >= back:
+            now -= 3600
         if r is not None:
             made_ = book.next_reserved(
                 run_id=r.run_id,
@@ -58,7 +67,7 @@ def book_of(
                 adjacency=adjacency,
                 delta=delta or r.delta,
                 limit=limit or r.limit,
-                now=entry.time,
+                now=now,
             )
             new[entry.hash] = made_.hash
         else:
@@ -67,7 +76,7 @@ def book_of(
                 new[entry.of],
                 entry.kind,
                 ctx=ctx if ctx and entry.ctx else entry.ctx,
-                now=entry.time,
+                now=now,
             )
         if made_ is not None:
             book.append(made_)
@@ -193,7 +202,7 @@ def test_a_release_more(made: Made, tmp_path: Path) -> None:
             adjacency="add-or-remove-one",
             delta=made.plan.privacy.delta,
             limit=made.plan.privacy.epsilon,
-            now=0,
+            now=entries_of(made, "bank-d")[-1].time,
         )
     )
     error = refused(made, tmp_path, "bank-d", book)
@@ -238,6 +247,74 @@ def test_a_book_signed_by_another(made: Made, tmp_path: Path) -> None:
     with pytest.raises(VerificationError) as caught:
         verify_run(folder)
     assert caught.value.file == "ledgers/bank-a.cbor"
+
+
+def reserved_again(made: Made, book: Book, ctx: bytes) -> None:
+    """One more release of round 1, attempt 1, sent in ``ctx``."""
+    assert made.plan.run_id is not None
+    entry = book.next_reserved(
+        run_id=made.plan.run_id,
+        round_index=1,
+        attempt=1,
+        event=made.plan.release,
+        unit="record",
+        adjacency="add-or-remove-one",
+        delta=made.plan.privacy.delta,
+        limit=made.plan.privacy.epsilon,
+        now=0,
+    )
+    book.append(entry)
+    step = book.next_step(entry.hash, "sent", ctx=ctx, now=0)
+    assert step is not None
+    book.append(step)
+
+
+def test_a_further_update_in_a_context_nobody_knows(made: Made, tmp_path: Path) -> None:
+    """Every vector that arrived has its entry, and one entry belongs nowhere."""
+    book = book_of(made, "bank-d")
+    reserved_again(made, book, bytes(31) + b"\x01")
+    error = refused(made, tmp_path, "bank-d", book)
+    assert error.file == "ledgers/bank-d.cbor"
+    assert "sent in a context that the log does not know" in str(error)
+
+
+def test_two_updates_in_one_context(made: Made, tmp_path: Path) -> None:
+    """An attempt of a client is one release: the second would hide behind the first."""
+    book = book_of(made, "bank-d")
+    (first,) = book.releases()
+    reserved_again(made, book, first.contexts[0])
+    error = refused(made, tmp_path, "bank-d", book)
+    assert error.file == "ledgers/bank-d.cbor"
+    assert "two of its updates are said to have been sent in one context" in str(error)
+
+
+def test_what_an_honest_ledger_may_look_like(made: Made, tmp_path: Path) -> None:
+    """A clock that was set back, and an end before the last opening was noted."""
+    last = entries_of(made, "bank-a")[-1]
+    assert last.kind == "released"
+    # The hash of each reservation is in the log: only what comes after them is free.
+    book = book_of(
+        made, "bank-a", keep=lambda e: e.hash != last.hash, back=last.sequence - 1
+    )
+    ledgers = {n: made.files[f"ledgers/{n}.cbor"] for n in made.plan.names}
+    ledgers["bank-a"] = export_bytes(book, identity=made.identities["bank-a"])
+    before = Transcript(made.transcript.run_id)
+    end = made.transcript.of_kind("artefacts")[0].sequence
+    before.entries = made.transcript.entries[:end]
+    model = made.files["model.safetensors"]
+    files = {**made.files, **finish(made.plan, before, model, ledgers)}
+
+    def edit(rows: list[tuple[str, dict[int, Any], int]]) -> None:
+        for kind, body, _ in rows:
+            if kind == "artefacts":
+                body[0] = rows_of(files)
+
+    files["transcript.cbor"] = rewritten(made, edit, resign=True)
+    folder = replace(made, files=files).write(tmp_path / "run")
+    told = [x for x in verify_run(folder).not_checked if "bank-a" in x]
+    assert [x for x in told if "its clock went back" in x]
+    assert [x for x in told if "did not write down that its update of round 1" in x]
+    assert len(told) == 2
 
 
 def test_an_update_called_omitted_that_no_statement_omits(

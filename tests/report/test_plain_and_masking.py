@@ -19,7 +19,7 @@ from secure_fl.masking import Session, messages
 from secure_fl.report import verify_run
 
 from .support import Consortium, Made, rewritten
-from .test_transcript import of_message
+from .test_transcript import of_kind, of_message
 
 Row = tuple[str, dict[int, Any], int]
 Edit = Callable[[Made, list[Row]], None]
@@ -98,6 +98,23 @@ def root_of_a_cohort(made: Made, rows: list[Row]) -> None:
     entry[4] = replace(message, signature=signature).encode(s)
 
 
+def change(kind: str, at: int, key: int, value: Any) -> Edit:
+    """One field of an entry that is no message."""
+
+    def edit(made: Made, rows: list[Row]) -> None:
+        rows[of_kind(rows, kind)[at]][1][key] = value
+
+    return edit
+
+
+def culprit_without_protection(made: Made, rows: list[Row]) -> None:
+    """Round 0 failed, it says, because of bank-a: a sum in clear has no culprit."""
+    place = of_kind(rows, "round")[0]
+    rows[place] = ("failure", {0: 0, 1: 0, 2: "", 3: "bank-a"}, rows[place][2])
+    while rows[place + 1][0] == "signature":
+        del rows[place + 1]
+
+
 PLAIN: dict[str, tuple[Edit, str]] = {
     "another request": (other_request, "the request is of another context"),
     "request of a member": (field(0, 2, "bank-a"), "an unprotected sum does not have"),
@@ -106,6 +123,8 @@ PLAIN: dict[str, tuple[Edit, str]] = {
     "a set of dealers": (root_of_a_cohort, "masked for another set of clients"),
     "vector withheld": (field(6, 5, 1), "neither whole nor one that is withheld"),
     "too few vectors": (dropped(6, 2), "2 vectors arrived, 3 are needed"),
+    "a culprit": (culprit_without_protection, "blamed on the wrong client"),
+    "no simulation": (change("start", 0, 4, 0), "is for simulations only"),
 }
 
 
@@ -147,11 +166,14 @@ def other_dealers(made: Made, rows: list[Row]) -> None:
 
 
 def undealt(made: Made, rows: list[Row]) -> None:
-    """bank-d deals nothing, and masks for the three who do; nobody is given shares."""
+    """bank-d deals nothing, and masks for the three who do."""
     s = session_of(made)
-    for place in reversed(of_message(rows, 4)):
-        del rows[place]
     del rows[of_message(rows, 3)[-1]]
+    del rows[of_message(rows, 4)[-1]]
+    for reader, place in enumerate(of_message(rows, 4)):
+        entry = rows[place][1]
+        inbox = messages.Inbox.decode(entry[4], s, reader=reader)
+        entry[4] = replace(inbox, entries=inbox.entries[:-1]).encode(s)
     cohort, three = cohort_of(made, rows), messages.dealers_hash(s, (0, 1, 2))
     for place in of_message(rows, 6):
         entry = rows[place][1]
@@ -205,6 +227,38 @@ def omitted_signer(made: Made, rows: list[Row]) -> None:
         entry[4] = replace(agreement, signature=signature).encode(s)
 
 
+def whole_hash(made: Made, rows: list[Row]) -> None:
+    """32 bytes that begin as a message of the withheld kind does, and are no hash."""
+    body(rows, 10)[4] = b"\xa4\x00\x0a" + bytes(29)
+    body(rows, 10)[5] = 0
+
+
+def without_inbox(made: Made, rows: list[Row]) -> None:
+    del rows[of_message(rows, 4)[1]]
+
+
+def back_again(made: Made, rows: list[Row]) -> None:
+    """Round 0 fails at its opening, bank-b is named, and takes part in round 1."""
+    place = of_kind(rows, "round")[0]
+    failure = {0: 0, 1: 0, 2: "its shares do not fit", 3: "bank-b"}
+    rows[place] = ("failure", failure, rows[place][2])
+    while rows[place + 1][0] == "signature":
+        del rows[place + 1]
+
+
+def attempt_1000(made: Made, rows: list[Row]) -> None:
+    for kind, entry, _ in rows:
+        if kind in ("message", "round") and (entry[0], entry[1]) == (1, 1):
+            entry[1] = 1000
+
+
+def change_place(made: Made, rows: list[Row]) -> None:
+    """All of round 1 says that it is round 2."""
+    for kind, entry, _ in rows:
+        if kind in ("message", "failure", "round") and entry[0] == 1:
+            entry[0] = 2
+
+
 def nobody_signed(made: Made, rows: list[Row]) -> None:
     dropped(10, 4)(made, rows)
     dropped(9, 1)(made, rows)
@@ -231,6 +285,20 @@ MASKING: dict[str, tuple[Edit, str]] = {
     "a signer left out": (omitted_signer, "bank-d signed a statement that omits it"),
     "no hash": (field(10, 4, bytes(31)), "a withheld message is not a hash"),
     "no signatures": (nobody_signed, "opened without signatures over the statement"),
+    "a hash that is a message": (whole_hash, "a message stands whole that is withheld"),
+    "no inbox": (without_inbox, "bank-b masked before it was given its shares"),
+    "a failure of nobody": (change("failure", 0, 3, "bank-x"), "the wrong client"),
+    "a failure of the aggregator": (
+        change("failure", 0, 3, "the aggregator"),
+        "round 1, attempt 0: its failure is blamed on the wrong client",
+    ),
+    "a culprit that is back": (back_again, "bank-b is back, and was found faulty"),
+    "more clipped than there is": (
+        change("round", 0, 6, 4 * 20 + 1),
+        "more clipped values than its vectors have",
+    ),
+    "attempt 1000": (attempt_1000, "attempt 1000 of round 1 cannot be"),
+    "a round before its turn": (change_place, "round 2 is repeated, or one before"),
     "a dropped vector": (dropped(6, 1), "another set than the vectors that arrived"),
 }
 

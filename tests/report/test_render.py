@@ -15,12 +15,15 @@ import pytest
 
 from secure_fl.errors import UsageError
 from secure_fl.report import render_html, render_text
-from secure_fl.report.claims import number
+from secure_fl.report.blocks import BarChart, GridChart, LineChart
+from secure_fl.report.cells import at, number
+from secure_fl.report.columns import width, wrapped
 from secure_fl.report.english import ENGLISH
-from secure_fl.report.pictures import line_chart
+from secure_fl.report.pictures import draw
 from secure_fl.report.render import without_pictures
 from secure_fl.report.strings import text
 
+from .pages import MEASURED
 from .support import METRICS, Made
 
 
@@ -65,7 +68,7 @@ def test_every_number_of_the_claim_is_shown(report: dict[str, Any]) -> None:
         (8.0, "8"),
         (9999.96, "10000"),
         (21347.0, "21350"),
-        ("infinity", "infinity"),
+        ("infinity", "∞"),
     ],
 )
 def test_figures_for_people(value: float | str, shown: str) -> None:
@@ -75,7 +78,9 @@ def test_figures_for_people(value: float | str, shown: str) -> None:
 def test_no_figure_of_a_table_is_longer(report: dict[str, Any]) -> None:
     report["mechanism"]["normaliser"]["bank-a"] = 8123.46
     html = render_html(report, METRICS, pictures=False)
-    for cell in re.findall(r"<td>([0-9.e+-]+)</td>", html):
+    cells = re.findall(r"<data [^>]*>([0-9.e+-]+)</data>", html)
+    assert len(cells) > 50
+    for cell in cells:
         digits = re.sub(r"e.*|[.-]", "", cell).strip("0")
         assert len(digits) <= 4
 
@@ -94,6 +99,7 @@ def test_the_lead_is_about_training_records(report: dict[str, Any]) -> None:
         assert seeded in page
         assert lead not in page
     report["insecure"] = False
+    report["claims"][0]["evidence"] = "proved"
     for page in both(report, METRICS):
         assert seeded not in page
         assert lead in page
@@ -116,7 +122,10 @@ def test_ledgers_that_were_thrown_away(report: dict[str, Any]) -> None:
 def test_the_limit_is_each_clients_alone(report: dict[str, Any]) -> None:
     claim = report["claims"][0]
     claim["projected_consortium"], claim["limit"] = 7.654, 8.125
-    row = re.compile(r'<th scope="row">whole consortium</th><td>[^<]+</td><td>(.*?)<')
+    row = re.compile(
+        r"whole consortium</th><td [^>]+><data [^>]+>[^<]+</data></td>"
+        r"<td [^>]+>(?:<data [^>]+>)?(.*?)<"
+    )
     for page in both(report, {}):
         assert "may cost up to" not in page
         assert "rely on the projected epsilon of 7.654" in page
@@ -189,7 +198,7 @@ class Outline(HTMLParser):
 
 def test_html_is_accessible(report: dict[str, Any]) -> None:
     outline = Outline()
-    html = render_html(report, METRICS)
+    html = render_html(report, MEASURED)
     outline.feed(html)
     assert outline.open == []
     assert outline.language == "en"
@@ -197,8 +206,9 @@ def test_html_is_accessible(report: dict[str, Any]) -> None:
     assert outline.levels.count(1) == 1
     for before, after in zip(outline.levels, outline.levels[1:], strict=False):
         assert after <= before + 1
-    assert outline.tables == outline.captions > 5
-    assert len(outline.labels) == 2  # epsilon and accuracy
+    assert outline.tables == outline.captions > 10
+    # Profile, trade-off, who took part, epsilon and accuracy over rounds, costs.
+    assert len(outline.labels) == 6
     assert all(len(label) > 20 for label in outline.labels)
     assert len(set(outline.ids)) == len(outline.ids)
 
@@ -279,12 +289,30 @@ def test_stamps(report: dict[str, Any]) -> None:
         assert "a baseline" in page
 
 
+def test_nothing_is_claimed_against_anybody(report: dict[str, Any]) -> None:
+    claim = report["claims"][0]
+    told = "it holds even if"
+    for page in both(report, {}):
+        assert "Nobody: see the warning above." in page  # the run was seeded
+        assert told not in page
+    claim["evidence"], report["insecure"] = "proved", False
+    for page in both(report, {}):
+        assert told in page
+        assert "Had every round" in page
+        assert "rely on the projected epsilon of ∞" not in page
+    claim["evidence"], claim["consortium"]["epsilon"] = "none", "infinity"
+    for page in both(report, {}):
+        assert told not in page
+        assert "Had every round" not in page
+        assert "rely on the projected epsilon of ∞" in page
+
+
 def test_infinite_curves_are_not_drawn(report: dict[str, Any]) -> None:
     for line in report["epsilon_over_rounds"].values():
         for point in line:
             point["epsilon"] = "infinity"
     html = render_html(report, {})
-    assert "<svg" not in html
+    assert "epsilon at delta" not in html
     assert text("over.infinite", language="en", values={}) in html
 
 
@@ -301,13 +329,11 @@ def test_equal_input_gives_equal_bytes(report: dict[str, Any]) -> None:
     assert "<svg" not in without_pictures(html)
 
 
-def test_pictures() -> None:
+def test_lines() -> None:
     lines = {f"bank-{i}": [(0.0, 0.1 * i), (1.0, 0.2 * i)] for i in range(20)}
     lines["twin"] = lines["bank-19"]
-    svg = line_chart(
-        lines,
-        x_label="round",
-        y_label="epsilon",
+    svg = draw(
+        LineChart(lines, "round", "epsilon", limit=("most", 3.0)),
         alternative='a "b" <c>',
         identifier="p",
     )
@@ -317,6 +343,135 @@ def test_pictures() -> None:
     assert "bank-19, twin" in svg
     assert "bank-1<" not in svg  # the lowest of too many are left out
     assert ">epsilon<" in svg  # text stays text
+    assert ">most<" in svg
+    assert "font-family" not in svg  # the page's own
+
+
+@pytest.mark.filterwarnings("error")
+def test_letters_that_matplotlib_cannot_draw() -> None:
+    chart = LineChart({"银行": [(0.001, 0.5)]}, "误报率", "检出率", diagonal="随机猜测")
+    svg = draw(chart, alternative="图", identifier="p")
+    for label in ("银行", "误报率", "检出率", "随机猜测"):
+        assert f">{label}<" in svg
+
+
+def test_who_took_part_of_a_hundred() -> None:
+    names = [f"bank-{i:03d}" for i in range(100)]
+    cells = ["+-/" if i % 2 else "++/" for i in range(100)]
+    keys = ("in the sum", "left out", "skipped")
+    chart = GridChart(names, [0, 1, 2], cells, "round", keys)
+    svg = draw(chart, alternative="grid", identifier="p")
+    for label in (*names, *keys, "round"):
+        assert f">{label}<" in svg
+    assert chart.tall
+    # All cells of a kind are one shape; its corners tell how many there are.
+    shapes = [len(re.findall("\nz|z ", d)) for d in re.findall(r' d="([^"]*)"', svg)]
+    assert {50, 100, 150} <= set(shapes)
+
+
+def test_a_thousand_clients_and_rounds() -> None:
+    names = [f"bank-{i:04d}" for i in range(1000)]
+    cells = ["+" * 500 + "-" + "+" * 499] * 1000
+    chart = GridChart(names, list(range(1000)), cells, "round", ("in", "out", "no"))
+    svg = draw(chart, alternative="grid", identifier="p")
+    assert len(svg) < 500_000  # of a million cells
+    assert ">bank-0990<" in svg
+    assert ">bank-0991<" not in svg
+
+
+def test_bars() -> None:
+    chart = BarChart(
+        ["keys", "vectors"],
+        {"MB": {"up": [1.0, 2.0], "down": [0.5, 0.0]}, "s": {"s": [3.0, 4.0]}},
+    )
+    svg = draw(chart, alternative="bars", identifier="p")
+    for label in ("keys", "vectors", "MB", "up", "down", "s"):
+        assert f">{label}<" in svg
+
+
+def test_a_figure_knows_its_place(report: dict[str, Any]) -> None:
+    report["claims"][0]["clients"]["a/b~c"] = {"epsilon": 0.123456}
+    figure = at(report, "claims", 0, "clients", "a/b~c", "epsilon")
+    assert (figure, figure.source) == ("0.1235", "/claims/0/clients/a~1b~0c/epsilon")
+
+
+def looked_up(report: dict[str, Any], pointer: str) -> Any:
+    value: Any = report
+    for key in pointer.removeprefix("/").split("/"):
+        name = key.replace("~1", "/").replace("~0", "~")
+        value = value[int(name)] if isinstance(value, list) else value[name]
+    return value
+
+
+def test_every_figure_is_where_it_says(report: dict[str, Any]) -> None:
+    html = render_html(report, METRICS, pictures=False)
+    places = dict(re.findall(r'<data value="([^"]+)">([^<]+)</data>', html))
+    claim = [place for place in places if place.startswith("/claims/0/")]
+    assert len(claim) > 80
+    for place, shown in places.items():
+        assert shown == number(looked_up(report, html_.unescape(place)))
+
+
+def test_what_went_wrong_is_listed(report: dict[str, Any]) -> None:
+    for page in both(report, {}):
+        assert "a release was charged that is in no opened sum" in page
+        assert "an attempt failed; charged where it had begun" in page
+    report["exceptions"], report["failures"] = [], []
+    for page in both(report, {}):
+        assert "Nothing: no attempt failed" in page
+    report["exceptions"] = [
+        {"kind": "unprotected-release", "round": None, "client": None},
+        {"kind": "skipped-round", "round": 1, "client": None},
+    ]
+    for page in both(report, {}):
+        assert "a release without protection was charged" in page
+        assert "the round was skipped" in page
+
+
+def test_many_names_are_counted(report: dict[str, Any]) -> None:
+    names = [f"bank-{i:03d}" for i in range(100)]
+    report["rounds"][0] |= {"survivors": names[:97], "left_out": names[97:]}
+    for page in both(report, {}):
+        assert "97 of 100" in page
+        assert "bank-097, bank-098, bank-099" in page
+
+
+@pytest.mark.parametrize(
+    ("costs", "rows"),
+    [
+        (None, 0),
+        ({"steps": None}, 0),
+        ({"steps": [3, {}, {"step": 4}, {"step": "keys"}]}, 1),
+        ({"steps": [{"step": "<b>", "seconds": float("nan"), "messages": "x"}]}, 1),
+    ],
+)
+def test_odd_costs(report: dict[str, Any], costs: Any, rows: int) -> None:
+    html = render_html(report, {"costs": costs})
+    assert "<b>" not in html
+    assert ("No costs were recorded." in html) is (rows == 0)
+
+
+def test_costs(report: dict[str, Any]) -> None:
+    for page in both(report, MEASURED):
+        assert "consistency" in page
+        assert "1048576" in page
+        assert "The run was resumed" not in page
+    resumed = MEASURED["costs"] | {"resumed": True}
+    for page in both(report, {"costs": resumed}):
+        assert "The run was resumed" in page
+
+
+@pytest.mark.parametrize("limit", [8, 20, 80])
+def test_wide_letters(limit: int) -> None:
+    comma, stop = "\uff0c\u3002"
+    sentence = (
+        f"聚合方只能打开 4 个客户端更新的和{comma}除此之外什么也打不开{stop}"
+        "A verylongwordindeed."
+    )
+    lines = wrapped(sentence, limit, first="- ", then="  ")
+    assert max(map(width, lines)) <= limit
+    assert "".join("".join(lines).split()) == "-" + "".join(sentence.split())
+    assert all(line.strip()[:1] not in (comma, stop) for line in lines)
 
 
 def test_languages(report: dict[str, Any]) -> None:
@@ -329,7 +484,7 @@ def test_languages(report: dict[str, Any]) -> None:
 def test_no_sentence_is_left_over(report: dict[str, Any]) -> None:
     """Every id that report.json uses has a sentence."""
     claim = report["claims"][0]
-    ids = [f"assumption.{i}" for i in claim["relies_on"]]
+    ids = [f"assumption.{row['id']}" for row in claim["relies_on"]]
     ids += [f"not_claimed.{i}" for i in report["not_claimed"]]
     ids += [f"not_protected.{i}" for i in report["not_protected"]]
     assert set(ids) <= set(ENGLISH)

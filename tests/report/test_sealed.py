@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from secure_fl.errors import UsageError, VerificationError
+from secure_fl.errors import VerificationError
 from secure_fl.identity import key_to_text
 from secure_fl.privacy import read_export
-from secure_fl.report import build_report, render_html, render_text, verify_run
+from secure_fl.report import render_html, render_text, verify_run
 
 from .support import METRICS, NAMES, Made, source_plan, with_file
 from .test_ledgers import book_of, entries_of, refused
@@ -213,15 +213,24 @@ def test_the_parties(sealed: Made) -> None:
         assert key in page
 
 
+def secure(made: Made) -> dict[str, Any]:
+    """The report as it would be with true randomness: a seeded run claims nothing."""
+    report = report_of(made)
+    report["insecure"] = False
+    for claim in report["claims"]:
+        claim["evidence"] = "proved"
+    return report
+
+
 def test_who_can_open_what(one_time: Made, with_holder: Made) -> None:
     nobody = "Nobody holds a key that opens one client's update"
     both = "The aggregator and the key holder together can open every client's update."
-    for page in pages(report_of(one_time)):
+    for page in pages(secure(one_time)):
         assert nobody in page
         assert "the encryption is broken" in page
         assert "key holder" not in page
         assert "Threshold 3, at least 3 clients per sum" in page
-    for page in pages(report_of(with_holder)):
+    for page in pages(secure(with_holder)):
         assert nobody not in page
         assert both in page
         assert "the aggregator, the key holder and all other clients collude" in page
@@ -232,12 +241,12 @@ def test_together_comes_first(one_time: Made, with_holder: Made) -> None:
     """Of all that the claim relies on, in report.json and on both pages."""
     report = report_of(with_holder)
     claim = report["claims"][0]
-    assert claim["relies_on"][0] == "keyholder-together"
+    assert claim["relies_on"][0] == {"id": "keyholder-together", "evidence": "proved"}
     assert claim["relies_on"] == report["threat_model"]["assumptions"]
     told = "TOGETHER they can open every client's update"
     for page in pages(report):
         assert page.index(told) < page.index("Each client runs this package")
-        assert page.index(told) < page.index("2. What is not claimed")
+        assert page.index(told) < page.index("2. What the figures mean")
     other = report_of(one_time)["claims"][0]
     assert other["relies_on"] == claim["relies_on"][1:]
     for page in pages(report_of(one_time)):
@@ -267,31 +276,11 @@ def test_the_claim_is_that_of_local_privacy(made: Made, with_holder: Made) -> No
     assert set(mine) == set(masked)
 
 
-def test_other_reports_stay_as_they_were(made: Made) -> None:
-    """Runs of earlier versions must still verify: no field more under masking."""
+def test_there_is_no_key_holder_elsewhere(made: Made) -> None:
+    """Nothing about encryption or its keys stands in a report of masking."""
     report = report_of(made)
-    assert list(report["threat_model"]) == [
-        "protection",
-        "security",
-        "max_colluding",
-        "threshold",
-        "min_clients",
-        "assumptions",
-    ]
+    assert "encryption" not in report["threat_model"]
     assert [p["role"] for p in report["parties"][4:]] == ["aggregator"]
-    assert "keyholder-together" not in report["claims"][0]["relies_on"]
-
-
-def test_the_size_of_an_encrypted_model_is_needed(one_time: Made) -> None:
-    exports = {
-        m.name: read_export(
-            one_time.files[f"ledgers/{m.name}.cbor"],
-            public_key=m.public_key,
-            client=m.name,
-        )
-        for m in one_time.plan.roster.members
-    }
-    with pytest.raises(UsageError, match="size"):
-        build_report(
-            plan=one_time.plan, transcript=one_time.transcript, exports=exports
-        )
+    assert "keyholder" not in [a["who"] for a in report["threat_model"]["adversaries"]]
+    relied = [row["id"] for row in report["claims"][0]["relies_on"]]
+    assert "keyholder-together" not in relied

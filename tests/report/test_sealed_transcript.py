@@ -161,6 +161,28 @@ def logged_ciphertext(f: Forge) -> None:
 
 
 UNSIGNED = "not signed by"
+
+
+def blamed_on(
+    culprit: str, edit: Callable[[Forge], None] = lambda forge: None
+) -> Callable[[Forge], None]:
+    """``edit``, and the attempt that the key holder refused failed for ``culprit``."""
+
+    def both(forge: Forge) -> None:
+        edit(forge)
+        for kind, body, _ in forge.rows:
+            if kind == "failure" and (body[0], body[1]) == REFUSED:
+                body[3] = culprit
+
+    return both
+
+
+def refused_and_back(forge: Forge) -> None:
+    """The key holder refuses bank-a, which takes part in the attempt after."""
+    forge.set(KINDS.REFUSAL, forge.refusal(REFUSED, culprit=0), REFUSED)
+    blamed_on("bank-a")(forge)
+
+
 HOLDER: dict[str, tuple[Callable[[Forge], None], str]] = {
     "call dropped": (dropped(KINDS.CALL), "a key before it was called"),
     "call repeated": (lambda f: f.again(KINDS.CALL), "sent a message twice"),
@@ -264,7 +286,7 @@ HOLDER: dict[str, tuple[Callable[[Forge], None], str]] = {
         body_field(KINDS.REQUEST, 4, bytes(31)),
         "a withheld message is not a hash",
     ),
-    "request in clear": (whole_request, "a withheld message is not a hash"),
+    "request in clear": (whole_request, "a message stands whole that is withheld"),
     "request for two": (two_inputs_only, "the keys of 2 clients, 3 are needed"),
     "release dropped": (dropped(KINDS.RELEASE), "released no keys for it"),
     "release flipped": (flipped(KINDS.RELEASE), "release is not signed"),
@@ -281,7 +303,13 @@ HOLDER: dict[str, tuple[Callable[[Forge], None], str]] = {
         body_field(KINDS.RELEASE, 2, "bank-a"),
         "bank-a sent a message that is not a client's",
     ),
-    "a second release": (second_release, "released two sums of keys in round 1"),
+    "a failure of nobody": (blamed_on(""), "is blamed on the wrong client"),
+    "a failure of another": (blamed_on("bank-a"), "is blamed on the wrong client"),
+    "a refused client is back": (refused_and_back, "bank-a is back, and was found"),
+    "a second release": (
+        blamed_on("", second_release),
+        "released two sums of keys in round 1",
+    ),
     "released and refused": (released_and_refused, "released a sum, and refused it"),
     "refused and opened": (
         lambda f: f.set(KINDS.RELEASE, f.refusal()),
@@ -326,7 +354,8 @@ def test_a_refusal_that_is_not_there_frees_nobody(
     with_holder: Made, tmp_path: Path
 ) -> None:
     """bank-a sent its update twice: only a refusal in the log allows that."""
-    error = refused(with_holder, tmp_path, dropped(KINDS.REFUSAL, REFUSED))
+    edit = blamed_on("", dropped(KINDS.REFUSAL, REFUSED))
+    error = refused(with_holder, tmp_path, edit)
     assert error.file == "ledgers/bank-a.cbor"
     assert "no signed statement or refusal" in str(error)
 

@@ -15,6 +15,7 @@ from secure_fl import wire
 from secure_fl.errors import VerificationError
 from secure_fl.masking import messages
 from secure_fl.report import verify_run
+from secure_fl.transcript import SPEC, Transcript
 
 from .support import Made, rewritten
 
@@ -230,6 +231,7 @@ EDITS: dict[str, Callable[[list[Row]], None]] = {
     "an artefact less": one_artefact_less,
     "an artefact more": one_artefact_more,
     "artefacts that are no rows": change("artefacts", 0, 0, [1, ["a"], b""]),
+    "an artefact of no hash": change("artefacts", 0, 0, [["plan.toml", b""]]),
     "aggregator's signature dropped": drop("signature", 0),
     "member's signature dropped": drop("signature", 2),
     "last signature dropped": drop("signature", -1),
@@ -283,3 +285,23 @@ def test_a_hidden_attempt_shows_in_the_ledgers(made: Made, tmp_path: Path) -> No
     folder = replace(made, files=files).write(tmp_path / "run")
     error = refused(folder)
     assert error.file in ("report.json", "ledgers/bank-a.cbor")
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [("start", 6), ("endorsement", 1), ("round", 5), ("signature", 2)],
+)
+@pytest.mark.parametrize("size", [0, 31, 65])
+def test_a_field_of_another_size(made: Made, kind: Any, field: int, size: int) -> None:
+    """Its hash holds, and so would a signature over it: the form itself is refused."""
+    entry = made.transcript.of_kind(kind)[0]
+    before = made.transcript.entries[: entry.sequence]
+    value = copy.deepcopy(wire.decode(entry.data))
+    assert isinstance(value, dict)
+    run_id = made.transcript.run_id
+    whole = [e.data for e in before] + [entry.data]
+    Transcript.from_bytes(wire.encode([SPEC, run_id, whole]))
+    value[3][field] = bytes(size)
+    whole[-1] = wire.encode(value)
+    with pytest.raises(VerificationError, match="does not have"):
+        Transcript.from_bytes(wire.encode([SPEC, run_id, whole]))

@@ -16,11 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secure_fl import wire
-from secure_fl.errors import VerificationError
+from secure_fl.errors import UsageError, VerificationError
 from secure_fl.identity import Identity, key_to_text
 from secure_fl.model import GlobalModel
 from secure_fl.randomness import SystemRandom
 from secure_fl.report import verify_run
+from secure_fl.report.verify import first_difference
+from secure_fl.transcript import Transcript
 
 from .support import Consortium, Made, rewritten, source_plan, with_file
 
@@ -169,9 +171,24 @@ def test_a_damaged_file(folder: Path, name: str) -> None:
     assert refused(folder).file == name
 
 
-def test_not_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(VerificationError):
+def test_what_is_no_run(folder: Path, tmp_path: Path) -> None:
+    """Whoever gave the wrong path is told so: nothing was verified, nothing refused."""
+    with pytest.raises(UsageError, match="does not exist"):
         verify_run(tmp_path / "nothing")
+    with pytest.raises(UsageError, match="is not a folder"):
+        verify_run(folder / "plan.toml")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.md").write_text("mine")
+    with pytest.raises(UsageError, match="holds no run"):
+        verify_run(tmp_path / "empty")
+
+
+def test_an_unfinished_run(made: Made, tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_bytes(made.plan.source)
+    error = refused(tmp_path)
+    assert error.file == TRANSCRIPT
+    assert "the run is not finished" in str(error)
+    assert "--resume" in error.hint
 
 
 # -- plans and pages that everybody signed ---------------------------------------------
@@ -204,6 +221,49 @@ def test_a_forged_member_key(made: Made, tmp_path: Path) -> None:
 )
 def test_a_plan_that_is_none(made: Made, tmp_path: Path, source: bytes) -> None:
     """The transcript starts with its hash, and all sign: it still does not parse."""
+
+    def edit(rows: list[Row]) -> None:
+        rows[0][1][0] = wire.digest("secure-fl/plan/1", source)
+
+    files = {**made.files, "plan.toml": source}
+    files[TRANSCRIPT] = rewritten(made, edit, resign=True)
+    folder = replace(made, files=files).write(tmp_path / "run")
+    assert refused(folder).file == "plan.toml"
+
+
+def test_a_transcript_of_another_run(made: Made, tmp_path: Path) -> None:
+    """Its chain begins from another run id; all that it holds is this run's."""
+    other = replace(made, transcript=Transcript(bytes(16)))
+    other.transcript.entries = made.transcript.entries
+    files = {**made.files, TRANSCRIPT: rewritten(other, lambda rows: None, resign=True)}
+    folder = replace(made, files=files).write(tmp_path / "run")
+    error = refused(folder)
+    assert error.file == TRANSCRIPT
+    assert "is of another run than the plan" in str(error)
+
+
+def test_a_run_that_opened_nothing(made: Made, tmp_path: Path) -> None:
+    """Both rounds failed: there is no model that anybody could have signed."""
+
+    def edit(rows: list[Row]) -> None:
+        rows[:] = [r for r in rows if r[0] != "signature"]
+        for i, (kind, body, old) in enumerate(rows):
+            if kind == "round":
+                rows[i] = ("failure", {0: body[0], 1: body[1], 2: "", 3: ""}, old)
+
+    files = {**made.files, TRANSCRIPT: rewritten(made, edit, resign=True)}
+    error = refused(replace(made, files=files).write(tmp_path / "run"))
+    assert error.file == TRANSCRIPT
+    assert "no round was opened" in str(error)
+
+
+@pytest.mark.parametrize("key", ["aggregator", "bank-b"])
+def test_a_key_that_is_none(made: Made, tmp_path: Path, key: str) -> None:
+    """All signed a plan in which a key is mistyped: the plan is named."""
+    identity = made.aggregator if key == "aggregator" else made.identities[key]
+    text = key_to_text(identity.public_key)
+    wrong = text[:-1] + ("q" if text[-1] != "q" else "p")
+    source = made.plan.source.replace(text.encode(), wrong.encode())
 
     def edit(rows: list[Row]) -> None:
         rows[0][1][0] = wire.digest("secure-fl/plan/1", source)
@@ -339,6 +399,19 @@ def test_json_that_is_none(made: Made, tmp_path: Path, name: str, data: bytes) -
         verify_run(folder)  # no scores are no lie
     else:
         assert refused(folder).file == name
+
+
+def test_only_figures_may_differ_more() -> None:
+    """A client may be called what a figure is called, and buys nothing by it."""
+    figures = {"mu_gdp": 1.0, "epsilon": 1.0, "group": [[2, 1.0]]}
+    for name in ("mu_gdp", "group"):
+        near = {**figures, name: [[2, 1.005]] if name == "group" else 1.005}
+        assert first_difference(figures, near) is None
+        far = {**figures, name: [[2, 1.02]] if name == "group" else 1.02}
+        assert first_difference(figures, far) is not None
+    for name in ("group", "advantage", "posterior"):
+        one, other = {name: {"epsilon": 1.0}}, {name: {"epsilon": 1.005}}
+        assert first_difference({"clients": one}, {"clients": other}) is not None
 
 
 def test_another_page_is_pointed_out(made: Made, tmp_path: Path) -> None:

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures for people: short, and each with the place in report.json it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, final
+
+from .figures import INFINITY
+
+__all__ = ["Figure", "Say", "at", "grouped", "is_infinite", "joined", "number"]
+
+Say = Callable[..., str]
+"""A sentence by its id, braces filled from keywords, in the page's language."""
+
+
+@final
+class Figure(str):
+    """A cell's text that is a value of report.json; ``source`` is its JSON pointer."""
+
+    source: str
+
+    def __new__(cls, text: str, source: str) -> Figure:
+        made = super().__new__(cls, text)
+        made.source = source
+        return made
+
+
+def number(value: float | str) -> str:
+    """At most 4 significant digits, or the sign of infinity; other words stay words."""
+    if isinstance(value, str):
+        return "∞" if value == INFINITY else value
+    short = float(f"{value:.4g}")
+    # A constant of five or more digits is not read well as a power of ten.
+    return f"{short:.0f}" if 1e4 <= abs(short) < 1e15 else f"{short:.4g}"
+
+
+def is_infinite(value: float | str) -> bool:
+    """Whether an epsilon of report.json has no bound."""
+    return value == INFINITY
+
+
+def at(report: Mapping[str, Any], *path: str | int) -> Figure:
+    """The value at ``path`` as a figure that knows where it came from (RFC 6901)."""
+    value: Any = report
+    for key in path:
+        value = value[key]
+    parts = [str(key).replace("~", "~0").replace("/", "~1") for key in path]
+    return Figure(number(value), "".join(f"/{part}" for part in parts))
+
+
+def grouped(rows: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    """Rows of cells with a name in front; equal rows are one, under a joint name."""
+    names: dict[tuple[str, ...], list[str]] = {}
+    first: dict[tuple[str, ...], Sequence[str]] = {}
+    for name, cells in rows.items():
+        names.setdefault(tuple(cells), []).append(name)
+        first.setdefault(tuple(cells), cells)
+    return [[joined(group), *first[cells]] for cells, group in names.items()]
+
+
+def joined(names: Sequence[str]) -> str:
+    """Names for a place with little room."""
+    if len(names) <= 4:
+        return ", ".join(names)
+    return f"{names[0]} ... {names[-1]} ({len(names)})"

@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := ckks,train,report,examples,dev
+# One process per core, each with one thread: the tests are many and small.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses=auto --maxprocesses=4 --dist=worksteal
 # One file pins what must be pinned; see README, "Choosing a PyTorch build".
 STAMP := $(VENV)/.installed
 
@@ -28,10 +30,10 @@ demo: $(STAMP)
 	@$(BIN)/python examples/digits/demo.py
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest -q -m "not long"
+	@$(PYTEST) -m "not long"
 
 test-long: $(STAMP)
-	@$(BIN)/python -m pytest -q
+	@$(PYTEST)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

@@ -284,9 +284,16 @@ def test_keys_that_do_not_fit(desk: Path) -> None:
 # -- what a run left -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", ["nowhere", "state", "plan.toml"])
-def test_no_run_to_verify(desk: Path, place: str) -> None:
-    refused_and_unchanged(desk, ("verify", place), 1, "")
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("nowhere", "nowhere does not exist"),
+        ("state", "state holds no run"),
+        ("plan.toml", "plan.toml is not a folder"),
+    ],
+)
+def test_no_run_to_verify(desk: Path, place: str, why: str) -> None:
+    refused_and_unchanged(desk, ("verify", place), 2, why)
     refused_and_unchanged(desk, ("report", place), 2, "cannot read")
 
 

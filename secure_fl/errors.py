@@ -141,7 +141,10 @@ class TooFewClients(ProtocolError):
 
 
 class BudgetExceeded(SecureFLError):
-    """The next release would overspend the data set's budget; nothing was drawn."""
+    """What is planned next would overspend the data set's budget; nothing was drawn.
+
+    ``releases`` is how many were asked for: one before its noise, all before a run.
+    """
 
     exit_code = 4
 
@@ -153,14 +156,17 @@ class BudgetExceeded(SecureFLError):
         projected: float,
         limit: float,
         delta: float,
+        releases: int = 1,
         hint: str = "",
     ) -> None:
+        what = "next release" if releases == 1 else f"next {releases} releases"
         super().__init__(
-            f"{client}: the next release would bring epsilon from {spent:.4g} to "
+            f"{client}: the {what} would bring epsilon from {spent:.4g} to "
             f"{projected:.4g}, above the limit of {limit:.4g} at delta {delta:.1e}",
             hint=hint,
         )
         self.client = client
+        self.releases = releases
         self.spent = spent
         self.projected = projected
         self.limit = limit

@@ -95,3 +95,7 @@ def test_errors_say_what_and_where_and_what_to_do() -> None:
     )
     assert (spent.client, spent.spent, spent.projected) == ("bank-a", 1.0, 2.5)
     assert (spent.limit, spent.delta, spent.hint) == (2.0, 1e-5, "wait")
+    whole = errors.BudgetExceeded(
+        "bank-a", spent=1.0, projected=2.5, limit=2.0, delta=1e-5, releases=5
+    )
+    assert "the next 5 releases would bring epsilon from 1 to 2.5" in str(whole)

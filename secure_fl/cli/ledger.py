@@ -15,7 +15,7 @@ from rich.table import Table
 
 from ..errors import UsageError, VerificationError
 from ..identity import Identity, key_from_text
-from ..privacy import Ledger, read_export
+from ..privacy import Ledger, LedgerExport, read_export
 from ..privacy.book import Book
 from ..privacy.spending import Spending, Spent, spending
 from .keys import passphrase_option, secret_bytes
@@ -134,15 +134,43 @@ def export(
     required=True,
     help="The client's public line, as in the plan it has signed.",
 )
+@click.option(
+    "--extends",
+    "earlier",
+    type=click.Path(path_type=Path),
+    help="An earlier export: every entry of it has to be in this one.",
+)
 @_delta_option
 @_json_option
 def check(
-    file: Path, client: str, public_key: str, delta: float | None, as_json: bool
+    file: Path,
+    client: str,
+    public_key: str,
+    earlier: Path | None,
+    delta: float | None,
+    as_json: bool,
 ) -> None:
     """Check a signed export, and show what it says.
 
     Exit 0 if its signature, its chain and every rule hold, else 1.
     """
+    key = key_from_text(public_key)
+    found = _read(file, key, client)
+    lines = [
+        f"ok  signature of {client}, chain and rules of {len(found.entries)} entries; "
+        f"head {found.head.hex()}"
+    ]
+    if earlier is not None:
+        old = _read(earlier, key, client)
+        _check_extends(found, old, file, earlier)
+        lines.append(f"ok  goes on from all {len(old.entries)} entries of {earlier}")
+    if not as_json:
+        for line in lines:
+            click.echo(line)
+    _put([(found.book, spending(found.book, delta=delta))], as_json=as_json)
+
+
+def _read(file: Path, public_key: bytes, client: str) -> LedgerExport:
     try:
         data = file.read_bytes()
     except OSError as error:
@@ -151,10 +179,28 @@ def check(
             hint="give what `secure-fl ledger export` wrote, or a run's ledgers/*.cbor",
         ) from None
     try:
-        found = read_export(data, public_key=key_from_text(public_key), client=client)
+        return read_export(data, public_key=public_key, client=client)
     except VerificationError as error:
         raise VerificationError(error.message, file=str(file)) from None
-    _put([(found.book, spending(found.book, delta=delta))], as_json=as_json)
+
+
+def _check_extends(
+    new: LedgerExport, old: LedgerExport, file: Path, earlier: Path
+) -> None:
+    """A ledger only grows: what an auditor once saw is still there, and first."""
+    if new.lineage != old.lineage:
+        raise UsageError(
+            f"{earlier} is of another data set than {file}",
+            hint="compare exports of one client's one data set",
+        )
+    if [e.hash for e in new.entries[: len(old.entries)]] != [
+        e.hash for e in old.entries
+    ]:
+        raise VerificationError(
+            f"does not go on from {earlier}: entries were lost or changed",
+            file=str(file),
+            hint="ask its owner which of the two ledgers is the one in use",
+        )
 
 
 # -- which ledgers ---------------------------------------------------------------------
@@ -220,9 +266,11 @@ def _print(book: Book, spent: Spending | None, console: Console) -> None:
         console.print(_NOTHING)
         return
     last = spent.last
+    # A limit holds at its own delta, and says nothing at another.
+    of = f" of {last.limit:.4g}" if spent.delta == last.delta else ""
     console.print(
-        f"epsilon {spent.total.epsilon:.4g} of {last.limit:.4g} at delta "
-        f"{spent.delta:g}, per {_safe(last.unit)}, {_safe(last.adjacency)}",
+        f"epsilon {spent.total.epsilon:.4g}{of} at delta {spent.delta:g}, per "
+        f"{_safe(last.unit)}, {_safe(last.adjacency)}",
         soft_wrap=True,
     )
     table = Table()

@@ -258,6 +258,7 @@ class Ledger:
                 projected=projected,
                 limit=limit,
                 delta=delta,
+                releases=len(events),
                 hint=f"the data set {book.lineage!r} has a lifetime budget: raise the "
                 "plan's epsilon, plan fewer releases, or stop here",
             )

@@ -158,6 +158,10 @@ def test_show_at_another_delta(home: Path) -> None:
     assert shown["delta"] == 1e-3
     assert shown["total"]["epsilon"] == cost(QUIET, LOUD, LOUD, delta=1e-3)
     refused(call(*args, "--delta", "2"), 2, "delta is 2.0")
+    # The limit of 3 is one at delta 1e-6, and is not held against another's epsilon.
+    table = args[:-1]
+    assert " of 3 at delta 1e-06," in call(*table).out
+    assert " of 3" not in call(*table, "--delta", "1e-3").out
 
 
 def test_show_while_a_client_is_at_work(home: Path) -> None:
@@ -245,8 +249,45 @@ def test_export_and_check(desk: Path, home: Path, public: str) -> None:
         checked = call(*CHECK, public, *extra)
         shown = call("ledger", "show", "--home", home, "--client", "bank-a", *extra)
         assert (checked.code, checked.err) == (0, "")
-        assert checked.out == shown.out
+        said = checked.out
+        if extra != ("--json",):
+            line, _, said = said.partition("\n")
+            assert line.startswith("ok  signature of bank-a, chain and rules of 3 ")
+            assert line.endswith(found.head.hex())
+        assert said == shown.out
     assert call(*CHECK, public, "--json").json == live.json
+
+
+def test_an_export_goes_on_from_an_earlier_one(
+    desk: Path, home: Path, public: str
+) -> None:
+    at = ("--home", home, "--client", "bank-a")
+    assert call(*EXPORT, *at).code == 0
+    (desk / "signed.cbor").rename(desk / "old.cbor")
+    path = home / "clients" / "bank-a" / "ledger.sqlite"
+    ledger = Ledger(path, client="bank-a")
+    charge(ledger, RUNS[1], 1, QUIET)
+    ledger.close()
+    assert call(*EXPORT, *at).code == 0
+    both = call(*CHECK, public, "--extends", "old.cbor")
+    assert (both.code, both.err) == (0, "")
+    assert "ok  goes on from all 3 entries of old.cbor" in both.out
+
+    # The other way round, entries were lost; begun anew, they were changed.
+    swapped = ("ledger", "check", "old.cbor", "--client", "bank-a", "--public-key")
+    back = (*swapped, public, "--extends", "signed.cbor")
+    refused(call(*back), 1, "old.cbor", "does not go on from signed.cbor")
+    identity = Identity.load(desk / "bank-a.pem", name="bank-a")
+    anew = Ledger(desk / "anew.sqlite", client="bank-a")
+    charge(anew, RUNS[0], 0, LOUD, LOUD, QUIET, QUIET)
+    charge(anew, RUNS[0], 0, LOUD, lineage="cards")
+    (desk / "signed.cbor").write_bytes(anew.export("loans", identity=identity))
+    (desk / "cards.cbor").write_bytes(anew.export("cards", identity=identity))
+    anew.close()
+    extends = (*CHECK, public, "--extends")
+    refused(call(*extends, "old.cbor"), 1, "signed.cbor", "lost or changed")
+    refused(call(*extends, "cards.cbor"), 2, "another data set")
+    refused(call(*extends, "none.cbor"), 2, "cannot read none.cbor")
 
 
 def test_export_says_what_it_needs(desk: Path, home: Path, public: str) -> None:
@@ -294,7 +335,9 @@ def test_check_of_a_stranger_s_names_prints_no_control_character(
     (desk / "signed.cbor").write_bytes(data)
     checked = call(*CHECK, public)
     assert checked.code == 0
-    assert checked.out.startswith(r"bank-a, data set 'loans\x1b[2J\nVERIFIED'")
+    assert checked.out.partition("\n")[2].startswith(
+        r"bank-a, data set 'loans\x1b[2J\nVERIFIED'"
+    )
 
 
 def test_check_of_an_export_without_entries(desk: Path, public: str) -> None:
@@ -304,7 +347,8 @@ def test_check_of_an_export_without_entries(desk: Path, public: str) -> None:
     ledger.close()
     checked = call(*CHECK, public)
     assert (checked.code, checked.err) == (0, "")
-    assert checked.out == "bank-a, data set loans\nnothing was ever reserved\n"
+    said = checked.out.partition("\n")[2]
+    assert said == "bank-a, data set loans\nnothing was ever reserved\n"
     (shown,) = call(*CHECK, public, "--json").json["ledgers"]
     assert (shown["entries"], "total" in shown) == (0, False)
 

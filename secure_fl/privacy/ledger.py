@@ -58,6 +58,10 @@ PRAGMA user_version = {_VERSION};
 COMMIT;
 """
 
+# All that a ledger's file may hold: a stranger's view would run while it is read.
+_TABLES: Final = {("table", "owner"), ("table", "entries")}
+_OBJECTS: Final = _TABLES | {("trigger", "no_update"), ("trigger", "no_delete")}
+
 
 @final
 class Ledger:
@@ -210,7 +214,14 @@ class Ledger:
         """The names of all data sets that were ever charged."""
         with self._lock, self._guarded():
             rows = self._db.execute("SELECT DISTINCT lineage FROM entries").fetchall()
-        return sorted(row[0] for row in rows)
+        names = [row[0] for row in rows if isinstance(row[0], str)]
+        if len(names) != len(rows):
+            raise VerificationError(
+                "names a data set by what is not text",
+                file=str(self._path),
+                hint=_DAMAGED,
+            )
+        return sorted(names)
 
     def entries(self, lineage: str) -> list[Entry]:
         with self._reading(lineage) as book:
@@ -366,7 +377,14 @@ def _connect(path: Path) -> tuple[sqlite3.Connection, str]:
         )
         if application != _APPLICATION_ID:
             raise VerificationError("is not a ledger", file=str(path), hint=_DAMAGED)
-        if version != _VERSION:
+        db.execute("PRAGMA trusted_schema = OFF")
+        if version == _VERSION:
+            found = set(db.execute("SELECT type, name FROM sqlite_master"))
+            if not _TABLES <= found <= _OBJECTS:
+                raise VerificationError(
+                    "is not built as a ledger is", file=str(path), hint=_DAMAGED
+                )
+        else:
             raise UsageError(
                 f"{path} is of version {version}, not {_VERSION}",
                 hint="use the version of secure-fl that wrote it, or a newer one",

@@ -183,6 +183,34 @@ def test_another_program_s_database_is_refused_and_left_as_it_is(old: Path) -> N
     assert files(old.parent) == before
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "CREATE TABLE more (x)",
+        "DROP TABLE owner",
+        "CREATE TRIGGER eager AFTER INSERT ON entries BEGIN SELECT 1; END",
+        "DROP TABLE entries; CREATE VIEW entries AS SELECT 1 lineage, 0 sequence",
+    ],
+)
+def test_a_file_that_is_built_otherwise_is_refused(old: Path, change: str) -> None:
+    db = sqlite3.connect(old)
+    db.executescript(change)
+    db.close()
+    with pytest.raises(VerificationError, match="is not built as a ledger is"):
+        Ledger.existing(old)
+
+
+def test_the_name_of_a_data_set_is_text(old: Path) -> None:
+    db = sqlite3.connect(old)
+    db.execute("INSERT INTO entries VALUES (?, 0, ?)", (b"loans", b""))
+    db.commit()
+    db.close()
+    ledger = Ledger(old, client=CLIENT)
+    with pytest.raises(VerificationError, match="what is not text"):
+        ledger.lineages()
+    ledger.close()
+
+
 def test_a_kind_of_event_from_the_future_is_not_passed_over(old: Path) -> None:
     db = sqlite3.connect(old)
     (body,) = db.execute(

@@ -41,8 +41,8 @@ def create_once(path: Path, fill: Callable[[Path], None]) -> None:
         os.unlink(name)
 
 
-def write_durably(path: Path, data: bytes) -> None:
-    """All of the file or none of it: written beside, synced, renamed; mode 0644.
+def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """All of the file or none of it: written beside, synced, renamed, with ``mode``.
 
     Raises EngineError where the disk does not take it.
     """
@@ -54,7 +54,7 @@ def write_durably(path: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(name, 0o644)
+            os.chmod(name, mode)
             os.replace(name, path)
         except BaseException:
             with contextlib.suppress(OSError):

@@ -7,12 +7,16 @@ figures of equal costs are computed once.
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import NormalDist
 from typing import Any
 
+import numpy as np
 from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
+from dp_accounting.pld import pld_pmf
 from dp_accounting.pld import privacy_loss_distribution as pld
 from dp_accounting.rdp import RdpAccountant
 from ledgers import Event
@@ -20,13 +24,15 @@ from ledgers import Event
 # The accountants say which orders do not converge; the others are enough.
 logging.getLogger("absl").setLevel(logging.ERROR)
 
-_MOST_NOISE, _LEAST_RATE, _LEAST_NOISE = 1e6, 1e-6, 0.03
+_MOST_NOISE, _LEAST_NOISE = 1e6, 0.03
+_LEAST_RATE, _MOST_RATE, _MOST_MECHANISMS = 1e-6, 1 - 1e-6, 64
 _MOST_EPSILON, _MOST_COUNT, _MOST_CELLS = 500.0, 1000000, 2000000
+_TAIL = 1e-22
 _DELTAS = [float(f"1e-{i}") for i in range(2, 11)]
 _RATES = (0.0001, 0.001, 0.01, 0.05, 0.1, 0.2, 0.5)
 _PRIORS = (0.01, 0.1, 0.5)
 _GROUPS = (2, 5)
-_PLACES, _HALVINGS, _LEAST_DELTA = 150, 60, 1e-12
+_PLACES, _HALVINGS, _LEAST_DELTA = 150, 60, 1e-10
 _KNOWN = (
     ("sampled-pld", 2.4612381, False, 0.01, 0.7, 120),
     ("sampled-rdp", 3.2392676, True, 0.01, 0.7, 120),
@@ -37,7 +43,16 @@ _KNOWN = (
 
 
 class Contradiction(Exception):
-    """Two accountants contradict each other: no figure can be given."""
+    """Accountants contradict each other, or fail: no figure can be given."""
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """A ledger's parameters are anybody's: where arithmetic fails is no figure."""
+    try:
+        yield
+    except (ArithmeticError, ValueError, IndexError, RecursionError) as problem:
+        raise Contradiction(f"no accountant copes with it: {problem}") from problem
 
 
 @dataclass(frozen=True)
@@ -70,7 +85,7 @@ def spent(events: Iterable[Event]) -> Spent:
             unbounded = True
             continue
         noise, count = min(event.noise, _MOST_NOISE), event.count or 1
-        if event.rate is None or event.rate == 1:
+        if event.rate is None or event.rate > _MOST_RATE:
             plain[noise] = plain.get(noise, 0) + count
         else:
             key = max(event.rate, _LEAST_RATE), noise
@@ -91,11 +106,12 @@ def unsampled(events: Iterable[Event]) -> list[Event]:
 
 
 @lru_cache(maxsize=4096)
+@_refusing()
 def rdp(costs: Spent, delta: float) -> float:
     """Epsilon by Renyi differential privacy, infinite where 5.2 says so."""
     if costs.nothing:
         return 0.0
-    return _rdp(costs, delta) if _bounded(costs) else math.inf
+    return _rdp(costs, delta) if _finite(costs, delta) else math.inf
 
 
 def _rdp(costs: Spent, delta: float) -> float:
@@ -112,9 +128,16 @@ def _accountant(costs: Spent) -> Any:
     return accountant
 
 
+def _finite(costs: Spent, delta: float) -> bool:
+    """Whether epsilon is finite at this delta (FIELDS.md, 5.2)."""
+    return _bounded(costs) and delta > 2 * _allowance(costs)
+
+
 def _bounded(costs: Spent) -> bool:
-    """Whether there is a finite epsilon (FIELDS.md, 5.2)."""
+    """Whether it is finite at some delta."""
     if costs.unbounded or min(costs.noises, default=1.0) < _LEAST_NOISE:
+        return False
+    if len(costs.sampled) > _MOST_MECHANISMS:
         return False
     if sum(count for _, _, count in costs.sampled) > _MOST_COUNT:
         return False
@@ -122,7 +145,7 @@ def _bounded(costs: Spent) -> bool:
 
 
 def _grids(costs: Spent) -> list[float]:
-    span = max(_rdp(costs, 1e-6), *(0.5 / z**2 + 10 / z for z in costs.noises))
+    span = max(_rdp(costs, 1e-6), *(_reach(z) for z in costs.noises))
     grid = 1e-4
     while span / grid > _MOST_CELLS:
         grid *= 10
@@ -130,11 +153,29 @@ def _grids(costs: Spent) -> list[float]:
     return [grid, *(g for g in finer if span / g <= _MOST_CELLS)]
 
 
-@lru_cache(maxsize=64)
+def _allowance(costs: Spent) -> float:
+    """What rounding may take from a delta (FIELDS.md, 5.4)."""
+    releases = sum(count for _, _, count in costs.sampled)
+    return 1e-12 + 5e-16 * releases if releases else 0.0
+
+
+def _reach(noise: float) -> float:
+    return 0.5 / noise**2 + 10 / noise
+
+
 def _step(rate: float, noise: float, grid: float) -> Any:
+    """The losses of one release; what is kept of them stays below some 200 MB."""
+    small = _reach(noise) / grid <= 150000
+    return (_small_step if small else _new_step)(rate, noise, grid)
+
+
+def _new_step(rate: float, noise: float, grid: float) -> Any:
     return pld.from_gaussian_mechanism(
         noise, value_discretization_interval=grid, sampling_prob=rate
     )
+
+
+_small_step = lru_cache(maxsize=_MOST_MECHANISMS)(_new_step)
 
 
 def _composed(parts: list[Any]) -> Any:
@@ -144,7 +185,7 @@ def _composed(parts: list[Any]) -> Any:
     return total
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=8)
 def _losses(costs: Spent, grid: float) -> Any:
     """The privacy loss distribution (FIELDS.md, 5.4)."""
     parts = [
@@ -157,16 +198,22 @@ def _losses(costs: Spent, grid: float) -> Any:
     return _composed(parts)
 
 
+def _read(losses: Any, costs: Spent, delta: float) -> float:
+    """Epsilon of a distribution at delta less the allowance."""
+    return float(losses.get_epsilon_for_delta(delta - _allowance(costs)))
+
+
 @lru_cache(maxsize=4096)
+@_refusing()
 def epsilon(costs: Spent, delta: float) -> float:
     """Epsilon at delta; `Contradiction` where two accountants disagree."""
     if costs.nothing:
         return 0.0
-    if not _bounded(costs):
+    if not _finite(costs, delta):
         return math.inf
-    other = _rdp(costs, delta)
+    other = _rdp(costs, delta - 2 * _allowance(costs))
     for grid in _grids(costs):
-        found = float(_losses(costs, grid).get_epsilon_for_delta(delta))
+        found = _read(_losses(costs, grid), costs, delta)
         if found <= 1.001 * other + max(grid, 1e-4):
             return found
     raise Contradiction("two accountants contradict each other")
@@ -178,6 +225,7 @@ Curve = tuple[tuple[float, float], ...]
 
 
 @lru_cache(maxsize=256)
+@_refusing()
 def _curve(costs: Spent) -> Curve | None:
     """Pairs of epsilon and delta; None where the loss has no bound."""
     if not _bounded(costs):
@@ -189,8 +237,9 @@ def _curve(costs: Spent) -> Curve | None:
     top = math.ceil(10 * last) / 10
     places = [top * i / (_PLACES - 1) for i in range(_PLACES)]
     deltas = (float(losses.get_delta_for_epsilon(e)) for e in places)
+    more = _allowance(costs)
     return tuple(
-        (e, min(max(d, 0.0), 1.0)) for e, d in zip(places, deltas, strict=True)
+        (e, min(max(d, 0.0) + more, 1.0)) for e, d in zip(places, deltas, strict=True)
     )
 
 
@@ -254,42 +303,82 @@ def _loss(curve: Curve, delta: float) -> float:
 
 
 class _Mixture:
-    """The loss of one sampled release, for k records of one person."""
+    """N(0, 1) against a sampled release of k records of one person: their losses."""
 
     def __init__(self, rate: float, noise: float, k: int) -> None:
-        weights = [math.comb(k, i) * rate**i * (1 - rate) ** (k - i) for i in range(k)]
-        self.weights = [*weights, rate**k]
-        self._shifts = [i / noise for i in range(k + 1)]
-        top = self._shifts[-1]
-        step, low = 0.01, -10.0
-        places = [low + step * i for i in range(int((top + 20) / step) + 1)]
-        mass = [self._density(x) * step for x in places]
-        losses = [self.loss(x) for x in places]
-        rows = list(zip(mass, losses, strict=True))
-        self.mean = sum(m * loss for m, loss in rows)
-        square = sum(m * loss**2 for m, loss in rows)
-        self.deviation = math.sqrt(max(square - self.mean**2, 0.0))
-        self.largest = self.loss(
-            _halve(0.0, top + 40, lambda x: self._tail(x) <= 1e-22)
-        )
+        ways = [math.comb(k, i) * rate**i * (1 - rate) ** (k - i) for i in range(k + 1)]
+        self._rows = [(w, i / noise) for i, w in enumerate(ways) if w > 0]
+        quantile = NormalDist().inv_cdf
+        end = max(s - quantile(min(_TAIL / w, 0.5)) for w, s in self._rows)
+        self._x = np.linspace(quantile(_TAIL), end, 50001)
+        self._loss = self._losses(self._x)
+        mass = self._density(self._x)
+        mass /= mass.sum()
+        self.largest = float(self._loss[-1])
+        self.mean = float(mass @ self._loss)
+        self.variance = float(mass @ (self._loss - self.mean) ** 2)
 
-    def _density(self, x: float) -> float:
-        rows = zip(self.weights, self._shifts, strict=True)
-        total = sum(w * math.exp(-((x - shift) ** 2) / 2) for w, shift in rows)
-        return total / math.sqrt(2 * math.pi)
+    def _density(self, x: Any) -> Any:
+        return sum(w * np.exp(-((x - s) ** 2) / 2) for w, s in self._rows)
 
-    def _tail(self, x: float) -> float:
-        rows = zip(self.weights, self._shifts, strict=True)
-        return sum(w * _phi(shift - x) for w, shift in rows)
+    def _losses(self, x: Any) -> Any:
+        logs = [math.log(w) + s * x - s * s / 2 for w, s in self._rows]
+        return np.logaddexp.reduce(logs, axis=0)
 
-    def loss(self, x: float) -> float:
-        rows = zip(self.weights, self._shifts, strict=True)
-        logs = [math.log(w) + s * x - s * s / 2 for w, s in rows if w > 0]
-        most = max(logs)
-        return most + math.log(sum(math.exp(each - most) for each in logs))
+    def _places(self, losses: Any) -> Any:
+        """The x of these losses: looked up in the table, then bisected."""
+        after = np.clip(np.searchsorted(self._loss, losses), 1, len(self._x) - 1)
+        low, high = self._x[after - 1], self._x[after]
+        for _ in range(30):
+            middle = (low + high) / 2
+            less = self._losses(middle) < losses
+            low, high = np.where(less, middle, low), np.where(less, high, middle)
+        return high
+
+    def pair(self, grid: float) -> Any:
+        """Both directions, on a grid (FIELDS.md, 4.5)."""
+        first = math.floor(self._loss[0] / grid)
+        last = max(math.ceil(self._loss[-1] / grid), first + 1)
+        whole = np.arange(first, last + 1)
+        cuts = self._places(whole * grid)
+        # Masses between the cuts: `many` with the person's records, `none` without.
+        none = _cells(cuts, 0.0)
+        many = sum(w * _cells(cuts, s) for w, s in self._rows)
+        removed = _dots(first, many, none, grid)
+        added = _dots(-last, none[::-1], many[::-1], grid)
+        return pld.PrivacyLossDistribution(removed, added)
+
+
+def _cells(cuts: Any, shift: float) -> Any:
+    """What N(shift, 1) has below, between and above the cuts."""
+    below = np.array([_phi(x - shift) for x in cuts])
+    above = np.array([_phi(shift - x) for x in cuts])
+    between = np.where(cuts[1:] > shift, above[:-1] - above[1:], below[1:] - below[:-1])
+    return np.concatenate([below[:1], between, above[-1:]])
+
+
+def _dots(first: int, mass: Any, other: Any, grid: float) -> Any:
+    """Connects the dots: every cell's mass goes to its ends, as both measures ask.
+
+    What lies below the first place goes there, what lies above the last to infinity.
+    """
+    inner, less = mass[1:-1], other[1:-1]
+    lower = (first + np.arange(len(inner))) * grid
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        # The cell's own loss, above its lower end: in [0, grid] but for rounding.
+        own = np.log(inner) - np.log(less) - lower
+    own = np.clip(np.nan_to_num(own, nan=grid, posinf=grid, neginf=grid), 0.0, grid)
+    up = inner * np.expm1(-own) / math.expm1(-grid)
+    rows = np.zeros(len(inner) + 1)
+    rows[0] = mass[0]
+    rows[:-1] += inner - up
+    rows[1:] += up
+    places = dict(enumerate(rows.tolist(), first))
+    return pld_pmf.create_pmf(places, grid, float(mass[-1]), True)
 
 
 @lru_cache(maxsize=1024)
+@_refusing()
 def group(costs: Spent, delta: float, k: int) -> float:
     """Epsilon for k records of one person at one client."""
     single = epsilon(costs, delta)
@@ -300,39 +389,20 @@ def group(costs: Spent, delta: float, k: int) -> float:
         return max(single, epsilon(closer, delta))
     if min(costs.noises) < _LEAST_NOISE * k:
         return math.inf
-    sampled = [(_Mixture(q, z, k), z, n) for q, z, n in costs.sampled]
+    sampled = [(_Mixture(q, z, k), n) for q, z, n in costs.sampled]
     square = sum(n * (k / z) ** 2 for z, n in costs.plain)
-    mean = square / 2 + sum(n * one.mean for one, _, n in sampled)
+    mean = square / 2 + sum(n * one.mean for one, n in sampled)
     if mean > _MOST_EPSILON:
         return math.inf
-    span = mean + math.sqrt(sum(n * (k / z) ** 2 for z, n in _all(costs)))
-    span += max(one.largest for one, _, _ in sampled)
-    finest = min(one.deviation for one, _, _ in sampled) / 5
-    grid = 0.001
-    while grid > 0.00001 and grid > finest:
-        grid /= 10
-    while span / grid > 200000:
-        grid *= 10
-    # A tenth of the deviation is fine enough for the tolerance, and far cheaper.
-    grid = max(grid, min(0.01, finest / 2))
-    parts = [_group_step(one, z, k, grid).self_compose(n) for one, z, n in sampled]
+    span = mean + math.sqrt(square) + max(one.largest for one, _ in sampled)
+    variance = square + sum(n * one.variance for one, n in sampled)
+    deviation = math.sqrt(variance / sum(n for _, n in sampled))
+    grid = max(min(1e-3, deviation / 10), 1e-6, span / 200000)
+    parts = [one.pair(grid).self_compose(n) for one, n in sampled]
     if costs.plain:
-        parts.append(_step(1.0, square**-0.5, grid))
-    found = float(_composed(parts).get_epsilon_for_delta(delta))
+        parts.append(_new_step(1.0, square**-0.5, grid))
+    found = _read(_composed(parts), costs, delta)
     return math.inf if found > _MOST_EPSILON else max(single, found)
-
-
-def _all(costs: Spent) -> list[tuple[float, int]]:
-    return [(z, n) for _, z, n in costs.sampled] + list(costs.plain)
-
-
-def _group_step(one: _Mixture, noise: float, k: int, grid: float) -> Any:
-    return pld.from_mixture_gaussian_mechanism(
-        standard_deviation=noise,
-        sensitivities=[float(i) for i in range(k + 1)],
-        sampling_probs=one.weights,
-        value_discretization_interval=grid,
-    )
 
 
 # As the report has them.

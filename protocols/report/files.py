@@ -17,17 +17,34 @@ MODEL, START, REPORT, METRICS = (
     "report.json",
     "metrics.json",
 )
+PLAN = "plan.toml"
 PAGES = ("report.html", "report.txt")
 _DEEPEST = 64
+_MIB = 2**20
+_LONGEST_HEADER = 100_000_000
+
+
+def most_bytes(name: str) -> int:
+    """The size of the largest file that is read (SPEC.md, 1)."""
+    if name == PLAN:
+        return _MIB
+    if name in (REPORT, METRICS, *PAGES) or name.startswith("ledgers/"):
+        return 256 * _MIB
+    return 4096 * _MIB
 
 
 def read_file(folder: Path, name: str, check: str) -> bytes:
     """The bytes of a regular file of the folder."""
     path = folder / name
     try:
-        if not stat.S_ISREG(path.lstat().st_mode):
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode):
             refuse(check, name, "it is no regular file")
+        if found.st_size > most_bytes(name):
+            refuse(check, name, f"it is larger than {most_bytes(name)} bytes")
         return path.read_bytes()
+    except MemoryError:
+        refuse(check, name, "it is too large for this machine")
     except OSError as problem:
         refuse(check, name, f"it cannot be read: {problem.strerror}")
 
@@ -73,24 +90,27 @@ def read_model(data: bytes) -> list[Tensor]:
     if len(data) < 8:
         raise Malformed("it is cut off")
     end = 8 + int.from_bytes(data[:8], "little")
-    if end > len(data):
+    if end > min(len(data), 8 + _LONGEST_HEADER):
         raise Malformed("it is cut off")
     header = read_json(data[8:end])
     if not isinstance(header, dict):
         raise Malformed("its header is no object")
     header.pop("__metadata__", None)
-    found = [_tensor(name, header[name], data[end:]) for name in header]
+    body = memoryview(data)[end:]
+    found = [_place(name, header[name]) for name in header]
     at = 0
-    for _, (begin, stop) in sorted(found, key=lambda row: row[1]):
+    # First that they share no bytes: then all values together are read once.
+    for _, _, begin, stop in sorted(found, key=lambda row: row[2:]):
         if begin != at:
             raise Malformed("its tensors overlap, or leave gaps")
         at = stop
-    if at != len(data) - end or not found:
+    if at != len(body) or not found:
         raise Malformed("it has no tensors, or bytes left over")
-    return sorted((tensor for tensor, _ in found), key=lambda tensor: tensor.name)
+    return [_tensor(name, shape, body[i:j]) for name, shape, i, j in sorted(found)]
 
 
-def _tensor(name: str, row: Any, data: bytes) -> tuple[Tensor, tuple[int, int]]:
+def _place(name: str, row: Any) -> tuple[str, list[int], int, int]:
+    """A tensor's name and shape, and where its bytes begin and stop."""
     if not isinstance(row, dict) or set(row) != {"dtype", "shape", "data_offsets"}:
         raise Malformed("a tensor lacks fields, or has others")
     shape, offsets = row["shape"], row["data_offsets"]
@@ -106,12 +126,15 @@ def _tensor(name: str, row: Any, data: bytes) -> tuple[Tensor, tuple[int, int]]:
     if len(offsets) != 2 or len(shape) > _DEEPEST:
         raise Malformed("a tensor has not two offsets, or too many dimensions")
     begin, stop = offsets
-    if not begin <= stop <= len(data) or stop - begin != 4 * math.prod(shape):
+    if begin > stop or stop - begin != 4 * math.prod(shape):
         raise Malformed("a tensor has not the bytes of its shape")
-    values = data[begin:stop]
+    return name, shape, begin, stop
+
+
+def _tensor(name: str, shape: list[int], values: memoryview) -> Tensor:
     if not all(math.isfinite(x) for (x,) in struct.iter_unpack("<f", values)):
         raise Malformed("a value is not finite")
-    return Tensor(name, shape, values), (begin, stop)
+    return Tensor(name, shape, bytes(values))
 
 
 def model_hash(tensors: list[Tensor]) -> bytes:

@@ -23,6 +23,7 @@ from transcript import integer, text
 
 _FORMAT = "secure-fl/ledger/1"
 _UNIT, _ADJACENCY = "record", "add-or-remove-one"
+_MOST_CONTEXTS = 1000
 _STEPS = ("sent", "omitted", "released", "aborted")
 _UNPRINTED = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"}
 
@@ -210,6 +211,8 @@ class _Book:
         if release is None:
             raise Malformed("it is about no reservation before it")
         state, contexts = release.state, release.contexts
+        if kind == "sent" and len(contexts) == _MOST_CONTEXTS:
+            raise Malformed("a release is sent more often than a round has attempts")
         follows = {
             "sent": state in ("reserved", "omitted") and ctx not in contexts,
             "omitted": state == "sent" and contexts[-1:] == [ctx],

@@ -14,6 +14,8 @@ FILE = "plan.toml"
 HOLDER = "key holder"
 _ALL = 2**63 - 1
 _DEEPEST = 16  # tables in tables; a plan has three
+_MOST_DOTS = 200  # in a line: a key of very many parts takes hours to read
+_LEAST_DELTA = 1e-10
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def _integer(least: int, most: int = _ALL) -> Reader:
     return read
 
 
-def _float(most: float = math.inf) -> Reader:
+def _float(most: float = math.inf, least: float = 0.0) -> Reader:
     def read(value: Any) -> float:
         if type(value) not in (int, float):
             raise Malformed("it is no number")
@@ -108,7 +110,7 @@ def _float(most: float = math.inf) -> Reader:
             number = float(value)
         except OverflowError:
             raise Malformed("it is too large") from None
-        if not math.isfinite(number) or not 0 < number <= most:
+        if not math.isfinite(number) or not 0 < number <= most or number < least:
             raise Malformed("it is out of range")
         return number
 
@@ -189,7 +191,7 @@ _TABLES: dict[str, dict[str, tuple[Reader, Any]]] = {
         "adjacency": (_one_of("add-or-remove-one"), REQUIRED),
         "overlap": (_one_of("disjoint", "overlapping"), REQUIRED),
         "epsilon": (_float(), REQUIRED),
-        "delta": (_float(math.nextafter(0.1, 0)), REQUIRED),
+        "delta": (_float(math.nextafter(0.1, 0), _LEAST_DELTA), REQUIRED),
         "clip_norm": (_float(), REQUIRED),
         "sampling_rate": (_float(1.0), REQUIRED),
         "local_steps": (_integer(1, 1000000), REQUIRED),
@@ -237,6 +239,8 @@ def read_plan(raw: bytes) -> Plan:
 
 
 def read_toml(raw: bytes) -> dict[str, Any]:
+    if any(line.count(b".") > _MOST_DOTS for line in raw.split(b"\n")):
+        raise Malformed(f"a line has more than {_MOST_DOTS} dots")
     try:
         found = tomllib.loads(raw.decode("utf-8"))
         _shallow(found, 0)
@@ -403,32 +407,39 @@ def _step(protection: dict[str, Any], members: tuple[Member, ...]) -> float:
     return float(step)
 
 
-def same_plan(plan: Plan, copy: bytes) -> bool:
-    """Whether an auditor's own copy is this plan, completed (SPEC.md, 3.7)."""
-    if copy == plan.raw:
-        return True
+def keys_left_open(plan: Plan, copy: bytes) -> list[str] | None:
+    """Whose keys an auditor's draft does not name; None where it is another plan.
+
+    A draft is the plan before it was completed (SPEC.md, 3.7).
+    """
     ours, theirs = read_toml(plan.raw), read_toml(copy)
     if "run" in theirs:
-        return False
+        return None
     theirs["run"] = ours["run"]
-    for table, names in (
-        ("parties", ("aggregator", "keyholder")),
-        ("model", ("start_sha256",)),
-        ("privacy", ("noise_multiplier",)),
+    left: list[str] = []
+    for table, name, who in (
+        ("parties", "aggregator", "the aggregator"),
+        ("parties", "keyholder", "the key holder"),
+        ("model", "start_sha256", ""),
+        ("privacy", "noise_multiplier", ""),
     ):
-        if type(theirs.get(table)) is not dict:
-            return False
-        for name in names:
-            if name in ours[table]:
-                theirs[table].setdefault(name, ours[table][name])
-    rows, full = theirs["parties"].get("members"), ours["parties"]["members"]
-    if type(rows) is not list or len(rows) != len(full):
-        return False
-    for row, member in zip(rows, full, strict=True):
-        if type(row) is not dict:
-            return False
-        row.setdefault("key", member["key"])
-    return _equal(ours, theirs)
+        _complete(theirs.get(table), ours[table], name, who, left)
+    parties = theirs.get("parties")
+    rows = parties.get("members") if type(parties) is dict else None
+    if type(rows) is not list or len(rows) != len(plan.members):
+        return None
+    for row, full in zip(rows, ours["parties"]["members"], strict=True):
+        _complete(row, full, "key", full["name"], left)
+    return left if _equal(ours, theirs) else None
+
+
+def _complete(
+    table: Any, full: dict[str, Any], name: str, who: str, left: list[str]
+) -> None:
+    """Fills in what a draft lacks; whose key it is goes to `left`."""
+    if type(table) is dict and name in full and name not in table:
+        table[name] = full[name]
+        left += [who] if who else []
 
 
 def _equal(one: Any, other: Any) -> bool:

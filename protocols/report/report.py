@@ -17,7 +17,8 @@ _LAST_SECOND = 253402300799
 _WORD = r"[0-9A-Za-z][0-9A-Za-z.+_!-]*"
 _TOOL = re.compile(rf"({_WORD}) ({_WORD}) \(({_WORD} {_WORD}(?:, {_WORD} {_WORD})*)\)")
 # Fields read off the far tail of a curve, where machines agree less.
-_ROUGH = {"mu_gdp", "tpr_at_fpr", "trade_off", "posterior", "advantage", "group"}
+_ROUGH = {"mu_gdp", "tpr_at_fpr", "trade_off", "posterior", "advantage"}
+_ROUGH |= {"profile", "group"}
 _NOT_CLAIMED = ["organisation", "sum-view", "groups", "stopping"]
 _NOT_PROTECTED = [
     *("population", "participation", "public-constants", "other-releases"),
@@ -200,6 +201,7 @@ class _Builder:
         disjoint = plan.overlap == "disjoint"
         rows = [
             ("keyholder-together", "proved", plan.keyholder is not None),
+            ("unchanged", "assumed", True),
             ("noise-first", "tested", True),
             ("trainer", "assumed", True),
             ("sampling-secret", "assumed", plan.rate < 1),
@@ -207,7 +209,8 @@ class _Builder:
             ("float-noise", "assumed", True),
             ("disjoint", "assumed", disjoint),
             ("overlap", "proved", not disjoint),
-            ("ledger-kept", "assumed", True),
+            ("ledger-kept", "assumed", self._start[7] == 1),
+            ("no-earlier", "assumed", self._start[7] != 1),
         ]
         return [{"id": name, "evidence": why} for name, why, holds in rows if holds]
 

@@ -5,18 +5,21 @@
 
 It shares no code with the package that made the folder, and was written from the
 specifications in `protocols/` by somebody who had not read it.  It needs the standard
-library, `cryptography` and `dp-accounting`.  Exit codes: 0 verified, 1 refused, 2 the
-call is wrong.
+library, `cryptography`, and `dp-accounting` with its `numpy`.  Exit codes: 0 verified,
+1 refused, 2 the call is wrong.
 """
 
 import argparse
+import contextlib
 import hashlib
 import io
 import json
 import math
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # when loaded by its path
 
@@ -24,7 +27,7 @@ import plan as plans
 import sums
 import transcript
 from attempts import Outcome, check_attempts
-from canonical import Malformed, Refused, parts, refuse, sized
+from canonical import Malformed, Refused, digest, parts, refuse, sized
 from context import Session, session
 from figures import Contradiction, epsilon, spent
 from files import (
@@ -53,8 +56,12 @@ FILES = (plans.FILE, transcript.FILE, MODEL, REPORT, *PAGES, METRICS)
 
 @dataclass
 class Verdict:
-    """What holds, what the files cannot show, and each member's epsilon."""
+    """What holds, what the files cannot show, and each member's epsilon.
 
+    `compare` has what to compare with the members over another channel.
+    """
+
+    compare: dict[str, str] = field(default_factory=dict)
     checks: list[str] = field(default_factory=list)
     not_checked: list[str] = field(default_factory=list)
     epsilon: dict[str, float] = field(default_factory=dict)
@@ -70,9 +77,11 @@ def verify(folder: Path, copy: bytes | None = None) -> Verdict:
     files = {name: read_file(folder, name, "V-FILE-1") for name in FILES}
     run_id, entries = transcript.read_entries(files[transcript.FILE])
     start = transcript.check_start(entries)
-    plan = _check_plan(files[plans.FILE], start, run_id, copy)
+    plan = _check_plan(files[plans.FILE], start, run_id)
+    own, unknown = _check_copy(plan, copy)
     log = transcript.read_log(run_id, entries, plan)
     _say_log(verdict, entries, plan)
+    verdict.checks += own
     for name in plan.names:
         files[file_of(name)] = read_file(folder, file_of(name), "V-FILE-2")
     kept = _kept_files(log, plan)
@@ -92,11 +101,13 @@ def verify(folder: Path, copy: bytes | None = None) -> Verdict:
     check_report(files[REPORT], log, log.artefacts.before, now, ledgers)
     verdict.checks.append("report: every field follows from plan, log and ledgers")
     _check_sums(verdict, files, outcomes, log, now)
-    _say_not_checked(verdict, log, plan, copy is not None, _others(folder, files))
+    verdict.not_checked += unknown
+    _say_not_checked(verdict, log, plan, _others(folder, files))
+    verdict.compare = _comparable(log, plan)
     return verdict
 
 
-def _check_plan(raw: bytes, start: Entry, run_id: bytes, copy: bytes | None) -> Plan:
+def _check_plan(raw: bytes, start: Entry, run_id: bytes) -> Plan:
     if plans.hash_of(raw) != start.body[0]:
         refuse("V-PLAN-1", plans.FILE, "it is not the plan that the run was started on")
     plan = plans.read_plan(raw)
@@ -110,12 +121,29 @@ def _check_plan(raw: bytes, start: Entry, run_id: bytes, copy: bytes | None) -> 
         refuse("V-PLAN-4", plans.FILE, f"its noise spends {spends}, over its epsilon")
     if run_id != plan.run_id:
         refuse("V-LOG-4", transcript.FILE, "it is of another run than the plan")
+    return plan
+
+
+def _check_copy(plan: Plan, copy: bytes | None) -> tuple[list[str], list[str]]:
+    """What the auditor's own copy shows, and what it leaves open (SPEC.md, 3.7)."""
+    if copy is None:
+        return [], ["that this is the plan its members know: no copy"]
+    if copy == plan.raw:
+        return ["plan: it is the auditor's own copy"], []
     try:
-        if copy is not None and not plans.same_plan(plan, copy):
-            refuse("V-PLAN-6", plans.FILE, "it is not the plan of the auditor's copy")
+        left = plans.keys_left_open(plan, copy)
     except Malformed as problem:
         refuse("V-PLAN-6", "the auditor's copy", str(problem))
-    return plan
+    if left is None:
+        refuse("V-PLAN-6", plans.FILE, "it is not the plan of the auditor's copy")
+    own = ["plan: its settings are those of the auditor's own copy"]
+    parties = len(plan.members) + (1 if plan.keyholder is None else 2)
+    if len(left) == parties:
+        return own, ["that the keys in it are the members': the copy names none"]
+    if left:
+        names = ", ".join(left)[:500]
+        return own, [f"that these keys in it, which the copy lacks, are right: {names}"]
+    return own, []
 
 
 def _kept_files(log: Log, plan: Plan) -> list[str]:
@@ -197,7 +225,8 @@ def _check_budgets(verdict: Verdict, ledgers: list[Ledger], plan: Plan) -> None:
             spends = epsilon(spent(events), plan.delta)
         except Contradiction as problem:
             refuse("V-BUDGET-1", file, str(problem))
-        if plan.epsilon * SLACK < spends < math.inf:
+        stated = any(event.noise is None for event in events)
+        if spends > plan.epsilon * SLACK and not stated:
             refuse("V-BUDGET-1", file, f"its releases spend {spends}, over the plan's")
         verdict.epsilon[ledger.client] = spends
         verdict.checks.append(
@@ -238,24 +267,42 @@ def _say_rounds(verdict: Verdict, log: Log, plan: Plan) -> None:
     failed = len(log.attempts) - len(log.rounds)
     verdict.checks.append(
         f"rounds: {len(log.rounds)} of {plan.rounds} opened, {failed} attempts failed; "
-        "every message of each is signed, and one set of clients agreed on"
+        "in each, what clients sent is signed, and one set of them agreed on"
     )
+    attempts = Counter(attempt.round for attempt in log.attempts)
+    many = [
+        str(i) for i, times in sorted(attempts.items()) if times > plan.max_attempts
+    ]
+    if many:
+        verdict.not_checked.append(
+            f"why these rounds have more attempts than the plan's {plan.max_attempts}: "
+            + ", ".join(many)[:200]
+        )
+
+
+def _comparable(log: Log, plan: Plan) -> dict[str, str]:
+    """What stands in the report, which was checked, and in the members' own copies."""
+    head, last = log.artefacts.before, log.rounds[-1].end
+    assert last is not None
+    return {
+        "plan_hash": plan.hash.hex(),
+        "run_id": plan.run_id.hex(),
+        "report_id": digest("secure-fl/report/2 id", head).hex(),
+        "model_hash": last.body[8].hex(),
+        "transcript_head": head.hex(),
+    }
 
 
 def _others(folder: Path, files: dict[str, bytes]) -> list[str]:
     known = set(files)
-    found = [
-        path.relative_to(folder).as_posix()
-        for within in (folder, *(folder / name for name in FOLDERS))
-        if within.is_dir()
-        for path in within.iterdir()
-    ]
+    found: list[str] = []
+    for within in (folder, *(folder / name for name in FOLDERS)):
+        with contextlib.suppress(OSError):
+            found += [each.relative_to(folder).as_posix() for each in within.iterdir()]
     return sorted(set(found) - known - set(FOLDERS))
 
 
-def _say_not_checked(
-    verdict: Verdict, log: Log, plan: Plan, copy: bool, others: list[str]
-) -> None:
+def _say_not_checked(verdict: Verdict, log: Log, plan: Plan, others: list[str]) -> None:
     verdict.not_checked += [
         "that each client ran the code it said, sampled as planned, and drew its noise",
         "that a ledger is its client's whole history",
@@ -264,8 +311,6 @@ def _say_not_checked(
         "what the pages show: draw them anew from report.json",
         "the figures in metrics.json, and the times in ledgers",
     ]
-    if not copy:
-        verdict.not_checked.append("that this is the plan its members know: no copy")
     if log.start.body[4]:
         verdict.not_checked.append("that parties were apart: this was a simulation")
     if plan.keyholder is not None:
@@ -303,37 +348,45 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _print_refusal(refusal: Refused, as_json: bool) -> None:
-    if as_json:
-        _print_json(Verdict(), refusal)
-    else:
-        print(f"REFUSED {refusal.file}: {refusal.what} [{refusal.check}]")
+    if not as_json:
+        print(_safe(f"REFUSED {refusal.file}: {refusal.what} [{refusal.check}]"))
+        return
+    found = {"file": refusal.file, "check": refusal.check, "problem": refusal.what}
+    _print_json({"verified": False, **found})
 
 
 def _print_verdict(verdict: Verdict, as_json: bool) -> None:
     if as_json:
-        _print_json(verdict, None)
+        epsilon = {
+            name: value if math.isfinite(value) else "infinity"
+            for name, value in verdict.epsilon.items()
+        }
+        _print_json(
+            {
+                "verified": True,
+                **verdict.compare,
+                "checks": verdict.checks,
+                "not_checked": verdict.not_checked,
+                "epsilon": epsilon,
+            }
+        )
         return
     for line in verdict.checks:
-        print(f"ok           {line}")
+        print(_safe(f"ok           {line}"))
     for line in verdict.not_checked:
-        print(f"not checked  {line}")
+        print(_safe(f"not checked  {line}"))
+    for name, value in verdict.compare.items():
+        print(f"compare      {name.replace('_', ' ')}  {value}")
     print("VERIFIED")
 
 
-def _print_json(verdict: Verdict, refusal: Refused | None) -> None:
-    found = {
-        "verified": refusal is None,
-        "file": refusal.file if refusal else None,
-        "check": refusal.check if refusal else None,
-        "problem": refusal.what if refusal else None,
-        "checks": verdict.checks,
-        "not_checked": verdict.not_checked,
-        "epsilon": {
-            name: value if math.isfinite(value) else "infinity"
-            for name, value in verdict.epsilon.items()
-        },
-    }
-    print(json.dumps(found, indent=2, ensure_ascii=False))
+def _print_json(found: dict[str, Any]) -> None:
+    print(json.dumps(found, indent=2))
+
+
+def _safe(line: str) -> str:
+    """As it is, unless it would move the cursor, or begin another line."""
+    return line if line.isprintable() else ascii(line)
 
 
 if __name__ == "__main__":

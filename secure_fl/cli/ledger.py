@@ -19,6 +19,7 @@ from ..privacy import Ledger, LedgerExport, read_export
 from ..privacy.book import Book
 from ..privacy.spending import Spending, Spent, spending
 from .keys import passphrase_option, secret_bytes
+from .output import safe
 
 __all__ = ["group"]
 
@@ -260,7 +261,7 @@ def _put(accounts: list[_Account], *, as_json: bool) -> None:
 
 
 def _print(book: Book, spent: Spending | None, console: Console) -> None:
-    title = f"{_safe(book.client)}, data set {_safe(book.lineage)}"
+    title = f"{safe(book.client)}, data set {safe(book.lineage)}"
     console.print(title, soft_wrap=True)
     if spent is None:
         console.print(_NOTHING)
@@ -270,7 +271,7 @@ def _print(book: Book, spent: Spending | None, console: Console) -> None:
     of = f" of {last.limit:.4g}" if spent.delta == last.delta else ""
     console.print(
         f"epsilon {spent.total.epsilon:.4g}{of} at delta {spent.delta:g}, per "
-        f"{_safe(last.unit)}, {_safe(last.adjacency)}",
+        f"{safe(last.unit)}, {safe(last.adjacency)}",
         soft_wrap=True,
     )
     table = Table()
@@ -297,11 +298,6 @@ def _row(table: Table, label: str, spent: Spent) -> None:
         str(spent.aborted),
         f"{spent.epsilon:#.4g}",
     )
-
-
-def _safe(text: str) -> str:
-    """As it is, unless it would move the cursor: an export's names are a stranger's."""
-    return text if text.isprintable() else ascii(text)
 
 
 def _as_dict(book: Book, spent: Spending | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import click
 
 from ..errors import UsageError
 
-__all__ = ["output_option", "put", "say"]
+__all__ = ["output_option", "put", "safe", "say"]
 
 output_option = click.option(
     "-o",
@@ -31,6 +31,14 @@ def put(text: str, output: Path | None) -> None:
         raise UsageError(f"{output} exists", hint="choose another file") from None
 
 
+def safe(text: str) -> str:
+    """As it is, unless it would move the cursor or begin a line of its own.
+
+    Names of files, and names in files, are a stranger's.
+    """
+    return text if text.isprintable() else ascii(text)
+
+
 def say(kind: str, text: str) -> None:
     """One line on stderr: what every error and hint looks like."""
-    click.echo(f"secure-fl: {kind}: {' '.join(text.split())}", err=True)
+    click.echo(f"secure-fl: {kind}: {safe(' '.join(text.split()))}", err=True)

@@ -13,7 +13,7 @@ import click
 from ..errors import UsageError, VerificationError
 from ..report import Verified, render_html, render_text, to_json, verify_run
 from ..report.registry import registry_yaml
-from .output import output_option, put
+from .output import output_option, put, safe
 
 __all__ = ["report", "verify"]
 
@@ -74,19 +74,27 @@ def report(folder: Path, form: str, language: str | None, output: Path | None) -
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(folder: Path, plan_path: Path | None, as_json: bool) -> None:
     """Check the run in DIR offline: exit 0 if all holds, else 1."""
-    verified = verify_run(folder, plan_path=plan_path)
+    try:
+        verified = verify_run(folder, plan_path=plan_path)
+    except VerificationError as error:
+        if as_json:
+            click.echo(json.dumps(_refusal(error), indent=2))
+        raise
     if as_json:
         click.echo(json.dumps(_as_dict(verified), indent=2))
         return
     for line in verified.checks:
-        click.echo(f"ok           {line}")
+        click.echo(f"ok           {safe(line)}")
     for line in verified.not_checked:
-        click.echo(f"not checked  {line}")
-    click.echo(f"\nplan hash  {verified.plan_hash}")
-    click.echo("Compare it with the other members, outside this system.")
+        click.echo(f"not checked  {safe(line)}")
+    click.echo("\ncompare with the other members, outside this system:")
+    labels = ("plan hash", "run id", "report id", "model", "log head")
+    for label, value in zip(labels, _compared(verified).values(), strict=True):
+        click.echo(f"{label:9}  {value}")
+    click.echo()
     width = max(map(len, verified.epsilon))
     for client, epsilon in verified.epsilon.items():
-        click.echo(f"epsilon    {client:{width}}  {epsilon:.4g}")
+        click.echo(f"epsilon  {client:{width}}  {epsilon:.4g}")
     click.echo(
         f"\nVERIFIED: all {len(verified.checks)} checks hold; "
         f"{len(verified.not_checked)} things cannot be checked from these files"
@@ -108,13 +116,36 @@ def _load(folder: Path, name: str) -> dict[str, Any]:
     return data
 
 
-def _as_dict(verified: Verified) -> dict[str, object]:
+def _compared(verified: Verified) -> dict[str, str]:
     return {
         "plan_hash": verified.plan_hash,
+        "run_id": verified.run_id,
+        "report_id": verified.report_id,
+        "model_hash": verified.model_hash,
+        "transcript_head": verified.transcript_head,
+    }
+
+
+# What `--json` prints is laid down in protocols/report/SPEC.md, 12.1.
+
+
+def _as_dict(verified: Verified) -> dict[str, object]:
+    return {
+        "verified": True,
+        **_compared(verified),
         "checks": list(verified.checks),
         "not_checked": list(verified.not_checked),
         "epsilon": {
             client: value if math.isfinite(value) else "infinity"
             for client, value in verified.epsilon.items()
         },
+    }
+
+
+def _refusal(error: VerificationError) -> dict[str, object]:
+    return {
+        "verified": False,
+        "file": error.file,
+        "problem": error.message.removeprefix(f"{error.file}: "),
+        "hint": error.hint,
     }

@@ -157,6 +157,8 @@ def _answer(finished: Run, out: Path) -> dict[str, Any]:
 
 
 def _print(finished: Run, out: Path) -> None:
+    from ..report.cells import bound
+
     console = Console(highlight=False)
     final = finished.metrics.get("final", {})
     figures = [k for k in final if k != "round"]
@@ -165,19 +167,17 @@ def _print(finished: Run, out: Path) -> None:
     table.add_column("epsilon", justify="right")
     for name in figures:
         table.add_column(name, justify="right")
-    claimed = finished.report.claims[0]["consortium"]["epsilon"]
-    epsilon = claimed if isinstance(claimed, str) else f"{claimed:.3g}"
+    epsilon = bound(finished.report.claims[0]["consortium"]["epsilon"])
     rows: list[tuple[str, str, Mapping[str, float]]] = [
         ("together, private", epsilon, final)
     ]
     baselines = finished.metrics.get("baselines", {})
     if baselines:
         alone, pooled = baselines["one_member_alone"], baselines["pooled_non_private"]
-        # A second release about the same records, were it published too.
         clients = finished.report.claims[0]["clients"].values()
         this_run = [c["epsilon_this_run"] for c in clients]
-        more = max((e for e in this_run if not isinstance(e, str)), default=0.0)
-        rows.append(("one member alone, private", f"{more:.3g} more", alone))
+        own = bound(max((e for e in this_run if not isinstance(e, str)), default=0.0))
+        rows.append(("one member alone, private", own, alone))
         rows.append(("pooled, not private", "none", pooled))
     for label, spent, values in rows:
         table.add_row(label, spent, *(f"{values[k]:.3f}" for k in figures))
@@ -187,6 +187,11 @@ def _print(finished: Run, out: Path) -> None:
     disjoint = finished.plan.privacy.overlap == "disjoint"
     whose = "one member" if disjoint else "all members"
     console.print(f"epsilon {epsilon} at delta {delta:g}, for one record of {whose}")
+    if baselines:
+        console.print(
+            "The last two are comparisons: no ledger counts them. To publish a member's"
+            f" own model too would cost its records up to epsilon {own} more."
+        )
     console.print(f"report  {out / 'report.html'}", soft_wrap=True)
     console.print(f"check   secure-fl verify {out}", soft_wrap=True)
 

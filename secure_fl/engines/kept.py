@@ -20,7 +20,7 @@ from ..report.vectors import START, Kept, is_chunk, vectors_file
 from ..round import Aggregation
 from ..transcript import Entry
 
-__all__ = ["Files", "VectorStore", "discard_vectors"]
+__all__ = ["Files", "VectorStore", "discard_vectors", "file_mode"]
 
 
 @final
@@ -82,7 +82,7 @@ class VectorStore:
         if self._out is None:
             self._held[name] = data
         else:
-            write_durably(self._out / name, data)
+            write_durably(self._out / name, data, mode=file_mode(name))
 
     def held(self) -> Mapping[str, bytes]:
         """The kept files of a run without a folder."""
@@ -99,6 +99,13 @@ class VectorStore:
             if path not in paths.values():
                 path.unlink()
         return paths
+
+
+def file_mode(name: str) -> int:
+    """The mode of a run's file: whoever reads kept vectors has what the aggregator had,
+    so they are their owner's alone."""
+    folder = vectors_file(0, 0).partition("/")[0]
+    return 0o600 if name.startswith(f"{folder}/") else 0o644
 
 
 def discard_vectors(out: Path) -> None:

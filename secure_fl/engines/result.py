@@ -13,7 +13,7 @@ from ..files import write_durably
 from ..model import GlobalModel
 from ..plan import Plan
 from ..report import Report
-from .kept import Files
+from .kept import Files, file_mode
 from .setup import require_empty
 
 __all__ = ["Metrics", "Progress", "Run"]
@@ -71,5 +71,5 @@ class Run:
         out = Path(folder)
         require_empty(out)
         for name, data in self.files.items():
-            write_durably(out / name, data)
+            write_durably(out / name, data, mode=file_mode(name))
         return out

@@ -152,8 +152,8 @@ def resume(
     plan = load_plan(out / PLAN_FILE)
     assert plan.run_id is not None
     other = PlanError(
-        "is not the plan that this run was started with",
-        hint=f"{out / PLAN_FILE} is what all members endorsed",
+        f"it is not the plan in {out / PLAN_FILE}, which this run was started with",
+        hint="all members endorsed that one: compare the two",
     )
     if source.names != plan.names:
         raise other

@@ -28,6 +28,7 @@ __all__ = [
 
 SPEC: Final = "secure-fl/ledger/1"
 _EXPORT: Final = f"{SPEC} export"
+_MOST_CONTEXTS: Final = 1000  # attempts that a round can have
 
 Step = Literal["sent", "omitted", "released", "aborted"]
 State = Literal["reserved"] | Step
@@ -212,6 +213,8 @@ class Book:
             raise ProtocolError(f"a release that is {state} cannot become {kind}")
         if kind == "omitted" and ctx != contexts[-1]:
             raise ProtocolError("omitted in another context than it was sent in")
+        if kind == "sent" and len(contexts) == _MOST_CONTEXTS:
+            raise ProtocolError("sent more often than a round has attempts")
         if kind == "sent" and ctx in contexts:
             raise ProtocolError("sent again in a context that omitted it")
         if len(ctx) != (32 if kind in ("sent", "omitted") else 0):

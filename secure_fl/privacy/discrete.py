@@ -20,13 +20,34 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
-from . import renyi
+from ..errors import UsageError
+from . import accounting, renyi
 from .accounting import Bound, check_delta
-from .events import Event, NonPrivate, Repeated, at_least, positive, probability
+from .events import (
+    MAX_COUNT,
+    Event,
+    NonPrivate,
+    Repeated,
+    at_least,
+    positive,
+    probability,
+    whole,
+)
 
 __all__ = ["DiscreteGaussian", "Skellam", "renyi_bound", "rounded_sensitivity"]
+
+# In grid steps: far beyond what any grid holds, and no square of it overflows.
+EXTREME: Final = 1e50
+
+
+def _representable(name: str, value: float) -> None:
+    if not 1 / EXTREME <= value <= EXTREME:
+        raise UsageError(
+            f"{name} is {value!r}",
+            hint=f"it lies between {1 / EXTREME:g} and {EXTREME:g}",
+        )
 
 
 def rounded_sensitivity(
@@ -36,7 +57,7 @@ def rounded_sensitivity(
 
     Holds for rounding to the nearest step, and for rounding up or down at random where
     the chances do not depend on other records: for one and the same draw, coordinates
-    that differ by t steps are rounded to whole numbers that differ by less than t + 1,
+    that differ by t steps are rounded to whole numbers that differ by at most t + 1,
     and no mixture of draws costs more than the worst of them.  Hence sqrt(``values``)
     is added to the L2 sensitivity.  Whole numbers have an L1 norm of at most their
     squared L2 norm.
@@ -65,9 +86,10 @@ class Skellam:
 
     def __post_init__(self) -> None:
         probability("sampling rate", self.rate)
-        positive("variance", self.variance)
+        _representable("variance", positive("variance", self.variance))
         at_least("L2 sensitivity", self.l2, 1)  # whole numbers that differ at all
         at_least("L1 sensitivity", self.l1, self.l2)
+        _representable("L1 sensitivity", self.l1)
 
     def unsampled(self, order: int) -> float:
         """Agarwal et al. 2021, corollary 3.6."""
@@ -82,9 +104,10 @@ class DiscreteGaussian:
     """One release with the sum of ``shares`` independent discrete Gaussians.
 
     ``deviation`` is the parameter sigma of one share in grid steps, at least one half;
-    ``shares`` counts honest clients only.  Their sum is not quite a discrete Gaussian,
-    for which ``values``, the number of coordinates, is charged.  ``l2`` is the
-    sensitivity in grid steps, ``rate`` the Poisson sampling rate of the records.
+    ``shares`` counts honest clients only, at most a million of them.  Their sum is not
+    quite a discrete Gaussian, for which ``values``, the number of coordinates, is
+    charged.  ``l2`` is the sensitivity in grid steps, ``rate`` the Poisson sampling
+    rate of the records.
     """
 
     rate: float
@@ -95,23 +118,32 @@ class DiscreteGaussian:
 
     def __post_init__(self) -> None:
         probability("sampling rate", self.rate)
-        at_least("deviation", self.deviation, 0.5)
-        at_least("number of shares", self.shares, 1)
-        at_least("L2 sensitivity", self.l2, 1)
-        at_least("number of values", self.values, 1)
+        _representable("deviation", at_least("deviation", self.deviation, 0.5))
+        if whole("number of shares", self.shares, 1) > MAX_COUNT:
+            raise UsageError(
+                f"there are {self.shares} shares", hint=f"at most {MAX_COUNT} are added"
+            )
+        _representable("L2 sensitivity", at_least("L2 sensitivity", self.l2, 1))
+        _representable("number of values", whole("number of values", self.values, 1))
 
     def unsampled(self, order: int) -> float:
         """Kairouz et al. 2021, proposition 14: half the concentration, times order."""
-        gap = 10 * math.fsum(
-            math.exp(-2 * (math.pi * self.deviation) ** 2 * k / (k + 1))
-            for k in range(1, self.shares)
-        )
+        gap = _gap(self.deviation, self.shares)
         central = self.l2 / (math.sqrt(self.shares) * self.deviation)
         squared = min(
             central**2 + gap * self.values / 2,
             (central + gap * math.sqrt(self.values)) ** 2,
         )
         return order * squared / 2
+
+
+@functools.lru_cache(maxsize=64)
+def _gap(deviation: float, shares: int) -> float:
+    """How far the sum of discrete Gaussians is from one, in logarithms."""
+    return 10 * math.fsum(
+        math.exp(-2 * (math.pi * deviation) ** 2 * k / (k + 1))
+        for k in range(1, shares)
+    )
 
 
 @functools.lru_cache(maxsize=64)
@@ -129,8 +161,8 @@ def renyi_bound(
 
     Takes discrete and other releases, in any mixture.  Holds against whoever sees the
     sums alone, and knows the noise of no more clients than were left out of
-    ``variance`` or ``shares``.  For sensitivities ``k`` times as large it holds for k
-    records.  Raises UsageError for a delta out of range.
+    ``variance`` or ``shares``.  Where every rate is 1, and sensitivities are ``k``
+    times as large, it holds for k records.  Raises UsageError for a delta out of range.
     """
     delta = check_delta(delta)
     total = dict.fromkeys(renyi.ORDERS, 0.0)
@@ -140,10 +172,13 @@ def renyi_bound(
         count, inner = 1, release
         if isinstance(inner, Repeated):
             count, inner = inner.count, inner.event
+        if isinstance(inner, Skellam | DiscreteGaussian):
+            curve = _curve(inner)
+        else:
+            inner = accounting.canonical(inner)
+            if inner.noise_multiplier < accounting.MIN_NOISE:
+                return Bound(math.inf, delta, "RDP")
+            curve = {order: renyi.of_mechanism(inner, order) for order in renyi.ORDERS}
         for order in renyi.ORDERS:
-            total[order] += count * (
-                _curve(inner)[order]
-                if isinstance(inner, Skellam | DiscreteGaussian)
-                else renyi.of_mechanism(inner, order)
-            )
+            total[order] += count * curve[order]
     return Bound(renyi.to_epsilon(total, delta) if releases else 0.0, delta, "RDP")

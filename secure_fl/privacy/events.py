@@ -56,6 +56,15 @@ def at_least(name: str, value: float, least: float) -> float:
     return number
 
 
+def whole(name: str, value: int, least: int) -> int:
+    """``value`` where it is an int and not below.  Raises UsageError elsewhere."""
+    if type(value) is not int or value < least:
+        raise UsageError(
+            f"{name} is {value!r}", hint=f"it is a whole number, at least {least}"
+        )
+    return value
+
+
 def probability(name: str, value: float) -> float:
     """``value`` where it lies in (0, 1].  Raises UsageError elsewhere."""
     number = positive(name, value)

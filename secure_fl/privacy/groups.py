@@ -50,6 +50,7 @@ def group_epsilon(events: Sequence[Event], *, records: int, delta: float) -> flo
 
 
 @functools.lru_cache(maxsize=4096)
+@accounting.refusing()
 def _of_counts(counts: accounting.Counts, records: int, delta: float) -> float:
     sampled = [(m, n) for m, n in counts if isinstance(m, PoissonGaussian)]
     if not sampled:
@@ -59,11 +60,7 @@ def _of_counts(counts: accounting.Counts, records: int, delta: float) -> float:
         return math.inf
     return composed_epsilon(
         [(_mixture(mechanism, records), n) for mechanism, n in sampled],
-        precision=math.fsum(
-            n * (records / m.noise_multiplier) ** 2
-            for m, n in counts
-            if isinstance(m, Gaussian)
-        ),
+        precision=records**2 * accounting.precision(counts),
         delta=delta,
     )
 

@@ -40,7 +40,7 @@ class Interpretation:
         epsilon 0, between 0 and 1
     mu_gdp
         the smallest mu for which Gaussian DP covers the curve wherever delta is at
-        least 1e-12: as hard as telling N(0, 1) from N(mu, 1)
+        least 1e-10: as hard as telling N(0, 1) from N(mu, 1)
     tpr_at_fpr
         pairs (false positive rate, largest true positive rate there)
     trade_off
@@ -64,7 +64,7 @@ def interpret(events: Sequence[Event], *, delta: float) -> Interpretation:
 
     Every number is a bound in the safe direction: the curve is looked at in 150
     places, which can only loosen it, except for ``mu_gdp``, a summary of the curve
-    at those places.
+    at those places.  Each delta has :func:`.accounting.rounding` added.
     """
     accounting.epsilon(events, delta=delta)  # refuses a delta out of range
     if not events:
@@ -78,9 +78,9 @@ def interpret(events: Sequence[Event], *, delta: float) -> Interpretation:
     losses = accounting.distribution(events)
     top = math.inf
     if losses is not None:
-        # On a grid, so that machines whose transforms round differently out there look
-        # at the same places.
-        top = float(losses.get_epsilon_for_delta(accounting.MIN_DELTA))
+        # Any places will do.  On a grid, so that machines whose transforms round
+        # differently out there look at the same ones.
+        top = float(losses.pld.get_epsilon_for_delta(accounting.MIN_DELTA))
         top = math.ceil(top * 10) / 10 if math.isfinite(top) else top
     if losses is None or math.isinf(top):
         return Interpretation(
@@ -91,10 +91,7 @@ def interpret(events: Sequence[Event], *, delta: float) -> Interpretation:
             tuple((prior, 1.0) for prior in PRIORS),
         )
     places = [top * i / (_QUERIES - 1) for i in range(_QUERIES)]
-    curve = [
-        (place, min(1.0, max(0.0, float(losses.get_delta_for_epsilon(place)))))
-        for place in places
-    ]
+    curve = [(place, losses.delta(place)) for place in places]
     loss = _loss_bound(curve, top, delta)
     return Interpretation(
         curve[0][1],

@@ -26,6 +26,7 @@ from .events import (
     at_least,
     positive,
     probability,
+    whole,
 )
 from .mixtures import Mixture, composed_epsilon
 
@@ -39,16 +40,9 @@ __all__ = [
     "replace_one",
     "same_sample",
     "sequential",
+    "shuffled_batches",
     "sum_view_noise",
 ]
-
-
-def _whole(name: str, value: int, least: int) -> int:
-    if type(value) is not int or value < least:
-        raise UsageError(
-            f"{name} is {value!r}", hint=f"it is a whole number, at least {least}"
-        )
-    return value
 
 
 # -- who is in which releases ----------------------------------------------------------
@@ -72,6 +66,9 @@ def sequential(parts: Sequence[Sequence[Event]], *, delta: float) -> Bound:
     fresh noise counts, except what is proven never to have left.  Epsilons of parts
     must never be added or averaged instead: an accountant that starts afresh every
     round and reports the last is wrong, and a sum of epsilons far too large.
+
+    Holds where noise, rates and the number of releases were fixed beforehand, or where
+    the planned maximum is given.
     """
     events = [event for part in parts for event in part]
     return Bound(accounting.epsilon(events, delta=delta).value, float(delta), "PLD")
@@ -89,20 +86,34 @@ def same_sample(rate: float, noise_multipliers: Sequence[float]) -> PoissonGauss
     """
     if not noise_multipliers:
         raise UsageError("nothing was released", hint="give one noise multiplier each")
-    precision = math.fsum(
-        positive("noise multiplier", noise) ** -2 for noise in noise_multipliers
+    together = math.hypot(  # sensitivity over noise
+        *(1 / positive("noise multiplier", noise) for noise in noise_multipliers)
     )
-    return PoissonGaussian(rate, precision**-0.5)
+    return PoissonGaussian(rate, 1 / together)
 
 
 def every_release(noise_multiplier: float, releases: int) -> Repeated:
     """Releases that are accounted as if every record were in each of them.
 
-    For shuffled batches: one release a record and epoch, ``releases`` epochs, and no
-    gain from sampling, whatever the batch size.  For a whole client as the unit, where
-    its update as a whole is clipped to the sensitivity: one release a round.
+    For a whole client as the unit, where its update as a whole is clipped to the
+    sensitivity: one release a round.  For batches of a shuffled data set only where
+    neighbours differ in one record that is made null, and the places of all others
+    are public: one release an epoch, and no gain from sampling, whatever the batch
+    size.  Where a record is added or removed it is :func:`shuffled_batches`.
     """
     return Repeated(Gaussian(noise_multiplier), releases)
+
+
+def shuffled_batches(noise_multiplier: float, epochs: int) -> Repeated:
+    """Shuffled batches of a fixed size, a record being added or removed.
+
+    A new record moves another one: it replaces that record in one batch, of twice the
+    sensitivity, and the moved record is new in another one.  Together they cost one
+    Gaussian release of sqrt(5) times the sensitivity an epoch.  The number of batches
+    has to be fixed beforehand, as has what sums are divided by.
+    """
+    noise = positive("noise multiplier", noise_multiplier)
+    return Repeated(Gaussian(noise / math.sqrt(5)), epochs)
 
 
 def noise_share(noise_multiplier: float, *, honest: int) -> float:
@@ -113,7 +124,7 @@ def noise_share(noise_multiplier: float, *, honest: int) -> float:
     Below that number a round must be abandoned, and is charged all the same.
     """
     share = positive("noise multiplier", noise_multiplier)
-    return share / math.sqrt(_whole("number of honest clients", honest, 1))
+    return share / math.sqrt(whole("number of honest clients", honest, 1))
 
 
 def sum_view_noise(share: float, *, clients: int, colluding: int) -> float:
@@ -126,8 +137,8 @@ def sum_view_noise(share: float, *, clients: int, colluding: int) -> float:
     the grid on which it is summed (:mod:`.discrete`), and the encryption or masking
     holds: the claim is a computational one.  A report of this package never claims it.
     """
-    _whole("number of colluding clients", colluding, 0)
-    _whole("number of clients", clients, 1)
+    whole("number of colluding clients", colluding, 0)
+    whole("number of clients", clients, 1)
     if colluding >= clients:
         raise UsageError(
             f"{colluding} of {clients} clients collude",
@@ -146,10 +157,11 @@ def central_noise(
 
     Client i samples its records at ``rates[i]``, independently of the others, every
     step.  The person's part of a step is the sum of up to ``len(rates)`` records.
+    Infinite for more than ``MOST_SAMPLED`` steps.
     """
     delta = check_delta(delta)
     noise = positive("noise multiplier", noise_multiplier)
-    _whole("number of steps", steps, 1)
+    whole("number of steps", steps, 1)
     if not rates:
         raise UsageError("no client has a record", hint="give one rate a client")
     weights = np.ones(1)
@@ -174,37 +186,59 @@ def capped_batch(
 ) -> Bound:
     """Poisson samples that are cut to ``most`` records at random where they are larger.
 
-    Costs a little more than without a cap, as a record can push another one out.  The
-    number of ``records`` is taken as public.
+    Costs a little more than without a cap, as a record can push another one out.
+    ``records`` is the size of the larger data set, and taken as public.  A larger
+    number is a bound only up to ``most / rate`` records: beyond, where most samples are
+    cut, epsilon falls again.  Infinite for more than ``MOST_SAMPLED`` steps, and where
+    it would be so without a cap.
     """
     delta = check_delta(delta)
-    _whole("number of records", records, 1)
-    _whole("number of steps", steps, 1)
-    _whole("largest batch", most, 1)
+    whole("number of records", records, 1)
+    whole("number of steps", steps, 1)
+    whole("largest batch", most, 1)
     rate = probability("sampling rate", rate)
-    if positive("noise multiplier", noise_multiplier) < 2 * accounting.MIN_NOISE:
+    noise = positive("noise multiplier", noise_multiplier)
+    uncapped = accounting.canonical(PoissonGaussian(rate, noise))
+    if (
+        noise < 2 * accounting.MIN_NOISE
+        or steps > accounting.MOST_SAMPLED
+        or not accounting.bounded(((uncapped, steps),))
+    ):
         return Bound(math.inf, delta, "PLD")
     dp = accounting.library()
-    event = dp.TruncatedSubsampledGaussianDpEvent(records, rate, most, noise_multiplier)
-    return _by_pld(dp.NeighboringRelation.ADD_OR_REMOVE_ONE, [(event, steps)], delta)
+    event = dp.TruncatedSubsampledGaussianDpEvent(records, rate, most, noise)
+    return _by_pld(
+        dp.NeighboringRelation.ADD_OR_REMOVE_ONE,
+        [(event, steps)],
+        accounting.rounding(steps),
+        delta,
+    )
 
 
 def replace_one(events: Sequence[Event], *, delta: float) -> Bound:
     """Epsilon where neighbours differ in one record's content, their number being
-    public: up to twice as large.
+    public: larger, for Gaussian releases by somewhat more than a factor of two.
 
     By PLD alone: dp-accounting's Renyi accountant ignores the doubled sensitivity.
+    Infinite above ``MAX_EPSILON``.
     """
     delta = check_delta(delta)
     counts = accounting.counted(events)
     least = min((m.noise_multiplier for m, _ in counts or ()), default=math.inf)
     if counts is None or least < 2 * accounting.MIN_NOISE:
         return Bound(math.inf, delta, "PLD")
-    if math.isinf(accounting.of_counts(counts, delta).value):
+    if counts and not accounting.bounded(counts):
         return Bound(math.inf, delta, "PLD")
     dp = accounting.library()
-    parts = [(accounting.library_event(m), n) for m, n in counts]
-    return _by_pld(dp.NeighboringRelation.REPLACE_ONE, parts, delta)
+    parts = [
+        (accounting.library_event(m), n)
+        for m, n in counts
+        if isinstance(m, PoissonGaussian)
+    ]
+    if precision := accounting.precision(counts):
+        parts.append((accounting.library_event(Gaussian(precision**-0.5)), 1))
+    allowance = accounting.rounding(accounting.sampled(counts))
+    return _by_pld(dp.NeighboringRelation.REPLACE_ONE, parts, allowance, delta)
 
 
 def random_search(
@@ -215,7 +249,9 @@ def random_search(
     ``events`` is one run with its evaluation, ``runs`` the mean number of runs and
     ``shape`` its distribution: 0 logarithmic, 1 geometric, infinity Poisson, anything
     between negative binomial, all drawn in secret (Papernot and Steinke 2022).  A fixed
-    number of runs, or of which more is seen, is :func:`sequential`.  Renyi DP only.
+    number of runs, or of which more is seen, is :func:`sequential`.  Renyi DP only, and
+    loose for a large finite ``shape``: more than for infinity, its limit.  Infinite
+    where one run is, and above ``MAX_EPSILON``.
     """
     delta = check_delta(delta)
     at_least("mean number of runs", runs, 1)
@@ -224,6 +260,8 @@ def random_search(
     counts = accounting.counted(events)
     if not counts:
         return Bound(0.0 if counts == () else math.inf, delta, "RDP")
+    if not accounting.bounded(counts):  # also compares one run's curve with ours
+        return Bound(math.inf, delta, "RDP")
     dp = accounting.library()
     one_run = dp.ComposedDpEvent(
         [dp.SelfComposedDpEvent(accounting.library_event(m), n) for m, n in counts]
@@ -233,13 +271,22 @@ def random_search(
         neighboring_relation=dp.NeighboringRelation.ADD_OR_REMOVE_ONE
     )
     found = float(accountant.compose(search).get_epsilon(delta))
-    return Bound(found, delta, "RDP")
+    return Bound(_capped(found), delta, "RDP")
 
 
-def _by_pld(relation: Any, parts: Sequence[tuple[Any, int]], delta: float) -> Bound:
+def _capped(epsilon: float) -> float:
+    return epsilon if epsilon <= accounting.MAX_EPSILON else math.inf
+
+
+def _by_pld(
+    relation: Any, parts: Sequence[tuple[Any, int]], allowance: float, delta: float
+) -> Bound:
+    if delta <= 2 * allowance:
+        return Bound(math.inf, delta, "PLD")
     accountant = accounting.library().pld.PLDAccountant(
         relation, value_discretization_interval=accounting.INTERVAL
     )
     for event, count in parts:
         accountant.compose(event, count)
-    return Bound(float(accountant.get_epsilon(delta)), delta, "PLD")
+    found = float(accountant.get_epsilon(delta - allowance))
+    return Bound(_capped(found), delta, "PLD")

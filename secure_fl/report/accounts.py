@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from .blocks import Block, LineChart, Section
-from .cells import Say, at, is_infinite, joined, number
+from .cells import Say, at, bound, is_infinite, joined, number, word
 from .claims import claim_of
 
 __all__ = ["accounting_section", "composition_section"]
@@ -65,9 +65,9 @@ def _over_rounds(report: Mapping[str, Any], say: Say) -> list[Block]:
         key = "over.infinite" if any(over.values()) else "over.empty"
         return [Block("paragraph", say(key))]
     values = ", ".join(
-        f"{name} {number(line[-1]['epsilon'])}" for name, line in over.items() if line
+        f"{name} {bound(line[-1]['epsilon'])}" for name, line in over.items() if line
     )
-    limit = number(claim["limit"])
+    limit = bound(claim["limit"])
     picture = Block(
         "picture",
         say("over.caption"),
@@ -75,7 +75,7 @@ def _over_rounds(report: Mapping[str, Any], say: Say) -> list[Block]:
         chart=LineChart(
             points,
             say("over.axis.x"),
-            say("over.axis.y", delta=number(claim["delta"])),
+            say("over.axis.y", delta=bound(claim["delta"])),
             limit=(say("over.limit"), float(claim["limit"])),
             whole_x=True,
         ),
@@ -137,7 +137,7 @@ def accounting_section(report: Mapping[str, Any], say: Say) -> Section:
             ],
             rows=[
                 [
-                    row["id"],
+                    word(say, "answer", row["id"]),
                     *(
                         at(report, "accounting", "known_answers", i, key)
                         for key in ("expected", "got", "tolerance")

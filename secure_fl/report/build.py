@@ -79,7 +79,10 @@ def build_report(
     run_id = transcript.run_id
     members = {name: exports[name] for name in plan.names}
     insecure = start.integer(5) == 1
-    relies_on = fields.assumptions(plan, insecure=insecure)
+    ledgers_live_on = start.integer(7) == 1
+    relies_on = fields.assumptions(
+        plan, insecure=insecure, ledgers_live_on=ledgers_live_on
+    )
     rounds = history.rounds(plan, transcript)
     finished = [row["round"] for row in rounds]
     return {
@@ -120,7 +123,7 @@ def build_report(
         "numerics": fields.numerics(plan),
         "randomness": fields.randomness(plan, insecure=insecure),
         "releases": {n: history.releases(e, run_id) for n, e in members.items()},
-        "composition": fields.composition(plan, ledgers_live_on=start.integer(7) == 1),
+        "composition": fields.composition(plan, ledgers_live_on=ledgers_live_on),
         "ledgers": {
             name: {"head": export.head.hex(), "entries": len(export.entries)}
             for name, export in members.items()

@@ -4,11 +4,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, final
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context
+from typing import Any, Final, final
 
+from .english import ENGLISH
 from .figures import INFINITY
 
-__all__ = ["Figure", "Say", "at", "grouped", "is_infinite", "joined", "number"]
+__all__ = [
+    "Figure",
+    "Say",
+    "at",
+    "bound",
+    "grouped",
+    "is_infinite",
+    "joined",
+    "number",
+    "word",
+]
+
+_NEAREST: Final = Context(prec=4, rounding=ROUND_HALF_EVEN)
+_UP: Final = Context(prec=4, rounding=ROUND_CEILING)
+# Where every figure is an upper bound, or one that the plan sets.
+_BOUNDS: Final = ("claims", "epsilon_over_rounds")
 
 Say = Callable[..., str]
 """A sentence by its id, braces filled from keywords, in the page's language."""
@@ -27,12 +44,29 @@ class Figure(str):
 
 
 def number(value: float | str) -> str:
-    """At most 4 significant digits, or the sign of infinity; other words stay words."""
+    """The nearest of 4 significant digits; a whole number, and a word, as it is."""
+    return _short(value, _NEAREST)
+
+
+def bound(value: float | str) -> str:
+    """An upper bound for people: the same, but never less than the value."""
+    return _short(value, _UP)
+
+
+def _short(value: float | str, context: Context) -> str:
     if isinstance(value, str):
         return "∞" if value == INFINITY else value
-    short = float(f"{value:.4g}")
-    # A constant of five or more digits is not read well as a power of ten.
+    if value == round(value) and abs(value) < 1e15:
+        return f"{value:.0f}"
+    short = float(context.create_decimal(repr(value)))
+    # A figure of five or more digits is not read well as a power of ten.
     return f"{short:.0f}" if 1e4 <= abs(short) < 1e15 else f"{short:.4g}"
+
+
+def word(say: Say, kind: str, name: str) -> str:
+    """The word for a name that others may have given; where there is none, the name."""
+    key = f"{kind}.{name}"
+    return say(key) if key in ENGLISH else name
 
 
 def is_infinite(value: float | str) -> bool:
@@ -41,12 +75,16 @@ def is_infinite(value: float | str) -> bool:
 
 
 def at(report: Mapping[str, Any], *path: str | int) -> Figure:
-    """The value at ``path`` as a figure that knows where it came from (RFC 6901)."""
+    """The value at ``path`` as a figure that knows where it came from (RFC 6901).
+
+    What belongs to a claim is rounded as a :func:`bound`, all else as a number.
+    """
     value: Any = report
     for key in path:
         value = value[key]
     parts = [str(key).replace("~", "~0").replace("/", "~1") for key in path]
-    return Figure(number(value), "".join(f"/{part}" for part in parts))
+    shown = bound(value) if path[0] in _BOUNDS else number(value)
+    return Figure(shown, "".join(f"/{part}" for part in parts))
 
 
 def grouped(rows: Mapping[str, Sequence[str]]) -> list[list[str]]:

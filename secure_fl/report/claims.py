@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from .blocks import Block, Section, Stamp
-from .cells import Say, at, is_infinite, number
+from .cells import Say, at, bound, is_infinite
 
-__all__ = ["claim_of", "claims_section", "clients_of", "projected", "stamps"]
+__all__ = ["claim_of", "claims_section", "clients_of", "stamps"]
 
 # From here on delta permits to publish a record outright with a probability that
 # somebody who reads the report should hear about.
@@ -25,13 +25,13 @@ def claim_of(report: Mapping[str, Any]) -> Mapping[str, Any]:
     return claim
 
 
-def projected(claim: Mapping[str, Any]) -> str:
+def _budgeted(claim: Mapping[str, Any]) -> str:
     """What a record may cost if all of the plan is used; no bound where there is none.
 
     The plan does not know of releases without protection.
     """
     whole = claim["consortium"]["epsilon"]
-    return number(whole if is_infinite(whole) else claim["projected_consortium"])
+    return bound(whole if is_infinite(whole) else claim["projected_consortium"])
 
 
 def clients_of(claim: Mapping[str, Any], place: Place, say: Say) -> dict[str, Place]:
@@ -87,9 +87,9 @@ def claims_section(report: Mapping[str, Any], say: Say) -> Section:
             Block("paragraph", _lineage(report, say)),
             Block(
                 "paragraph",
-                say(f"overlap.{report['overlap']}", projected=projected(claim)),
+                say(f"overlap.{report['overlap']}", projected=_budgeted(claim)),
             ),
-            *_projected(claim, say),
+            *_projected(report, claim, say),
         ]
     return Section(say("claims.heading"), blocks)
 
@@ -132,11 +132,19 @@ def _table(report: Mapping[str, Any], say: Say) -> Block:
     )
 
 
-def _projected(claim: Mapping[str, Any], say: Say) -> list[Block]:
+def _projected(
+    report: Mapping[str, Any], claim: Mapping[str, Any], say: Say
+) -> list[Block]:
     if is_infinite(claim["consortium"]["epsilon"]):
         return []
-    one, whole = number(claim["projected"]), projected(claim)
-    return [Block("paragraph", say("claims.projected", one=one, whole=whole))]
+    plan = report["plan"]
+    sentence = say(
+        "claims.projected",
+        count=str(plan["rounds"] + plan["spare"]),
+        one=bound(claim["projected"]),
+        whole=_budgeted(claim),
+    )
+    return [Block("paragraph", sentence)]
 
 
 def _view(report: Mapping[str, Any], claim: Mapping[str, Any], say: Say) -> str:
@@ -155,7 +163,7 @@ def _lead(report: Mapping[str, Any], say: Say) -> str:
     if is_infinite(whole["epsilon"]):
         return say("claims.lead.infinity")
     return say(
-        "claims.lead", epsilon=number(whole["epsilon"]), delta=number(claim["delta"])
+        "claims.lead", epsilon=bound(whole["epsilon"]), delta=bound(claim["delta"])
     )
 
 
@@ -179,7 +187,7 @@ def _figures(
     keys = ("epsilon", "limit", "no_amplification", "rdp", "this_run", "charged")
     return Block(
         "table",
-        say("clients.caption", delta=number(claim["delta"])),
+        say("clients.caption", delta=bound(claim["delta"])),
         head=[say("claim.client"), *(say(f"claim.{key}") for key in keys)],
         rows=rows,
     )
@@ -204,9 +212,9 @@ def _large_delta(
         return []
     sentence = say(
         "claims.delta-large",
-        delta=number(delta),
+        delta=bound(delta),
         records=str(most),
-        product=number(delta * most),
+        product=bound(delta * most),
     )
     return [Block("paragraph", sentence)]
 

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .blocks import BarChart, Block, LineChart, Section
-from .cells import Say, number
-from .claims import claim_of, projected
+from .cells import Say, number, word
 from .utility import cost_rows, score_lines, score_rows
 
 __all__ = [
@@ -23,9 +22,7 @@ __all__ = [
 
 def not_claimed_section(report: Mapping[str, Any], say: Say) -> Section:
     """What a reader might take for claimed, and any danger no claim names."""
-    # Equal to one client's where no record is at two; else a smaller one would mislead.
-    most = projected(claim_of(report))
-    lines = [say(f"not_claimed.{i}", projected=most) for i in report["not_claimed"]]
+    lines = [say(f"not_claimed.{i}") for i in report["not_claimed"]]
     named = {i for claim in report["claims"] for i in claim["not_protected"]}
     rest = [i for i in report["not_protected"] if i not in named]
     lines += [say(f"not_protected.{i}") for i in rest]
@@ -95,10 +92,17 @@ def exceptions_section(report: Mapping[str, Any], say: Say) -> Section:
 
 def utility_section(metrics: Mapping[str, Any], say: Say) -> Section:
     """Scores, which no claim covers."""
-    blocks = [Block("paragraph", say("utility.scope"))]
     head, rows = score_rows(metrics, final=say("utility.final"))
-    for name, line in score_lines(metrics).items():
+    lines = score_lines(metrics)
+    if not rows and not lines:
+        none = Block("paragraph", say("utility.none"))
+        return Section(say("utility.heading"), [none])
+    compared = len(rows) > 1
+    keys = ("scope", "baselines", "whom") if compared else ("scope", "whom")
+    blocks = [Block("paragraph", say(f"utility.{key}")) for key in keys]
+    for key, line in lines.items():
         first, last = (f"{line[i][1]:.4g}" for i in (0, -1))
+        name = word(say, "score", key)
         blocks.append(
             Block(
                 "picture",
@@ -111,13 +115,11 @@ def utility_section(metrics: Mapping[str, Any], say: Say) -> Section:
         blocks.append(
             Block(
                 "table",
-                say("utility.caption"),
-                head=[say("utility.model"), *head],
-                rows=rows,
+                say("utility.caption.compared" if compared else "utility.caption"),
+                head=[say("utility.model"), *(word(say, "score", key) for key in head)],
+                rows=[[word(say, "baseline", name), *cells] for name, *cells in rows],
             )
         )
-    if len(blocks) == 1:
-        blocks.append(Block("paragraph", say("utility.none")))
     return Section(say("utility.heading"), blocks)
 
 
@@ -126,7 +128,7 @@ def costs_section(metrics: Mapping[str, Any], say: Say) -> Section:
     rows, resumed = cost_rows(metrics)
     if not rows:
         return Section(say("costs.heading"), [Block("paragraph", say("costs.none"))])
-    names = [say(f"step.{row.step}") if row.known else row.step for row in rows]
+    names = [word(say, "step", row.step) for row in rows]
     spoken = "; ".join(
         f"{name}: {number(row.up)}, {number(row.down)}, {number(row.seconds)}"
         for name, row in zip(names, rows, strict=True)
@@ -174,18 +176,22 @@ def checking_section(report: Mapping[str, Any], say: Say) -> Section:
     """How to check the report, and the hashes to compare."""
     plan, subject = report["plan"], report["subject"]
     facts = [
-        [say("verify.report"), report["report_id"]],
-        [say("verify.schema"), report["schema_version"]],
         [say("verify.plan"), plan["hash"]],
         [say("verify.run"), plan["run_id"]],
-        [say("verify.start"), subject["start_hash"]],
+        [say("verify.report"), report["report_id"]],
         [say("verify.model"), subject["model_hash"]],
         [say("verify.head"), report["transcript_head"]],
+    ]
+    more = [
+        [say("verify.start"), subject["start_hash"]],
+        [say("verify.schema"), report["schema_version"]],
     ]
     return Section(
         say("verify.heading"),
         [
             Block("paragraph", say("verify.how")),
+            Block("paragraph", say("verify.compare")),
             Block("facts", say("verify.caption"), rows=facts),
+            Block("facts", say("verify.more"), rows=more),
         ],
     )

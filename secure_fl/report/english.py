@@ -68,9 +68,10 @@ ENGLISH: Final[Mapping[str, str]] = {
     "claim.records": "records",
     "claim.advantage": "advantage over guessing, at most",
     "claim.mu": "mu of Gaussian DP",
-    "claim.tpr": "found at a false alarm rate of {fpr}, at most",
-    "claim.posterior": "certainty from a prior of {prior}, except with probability "
-    "delta",
+    "claim.tpr": "share of used records recognised at a false alarm rate of {fpr}, at "
+    "most",
+    "claim.posterior": "certainty from a prior of {prior}, at most (except with "
+    "probability delta)",
     "claim.client": "client",
     "claim.why_infinite": "{client}: epsilon is infinite because of a release without "
     "protection. Reason given: {reason}",
@@ -83,8 +84,9 @@ ENGLISH: Final[Mapping[str, str]] = {
     "epsilon counts this run alone.",
     "claims.delta-large": "delta {delta} times {records} records is {product}: a "
     "mechanism may expose that many records outright.",
-    "claims.projected": "Had every round and attempt of the plan been used, epsilon "
-    "would be {one} for one client alone, and {whole} for the whole consortium.",
+    "claims.projected": "The plan budgets {count} releases of each client. Alone, they "
+    "cost {one} for one client, and {whole} for the whole consortium; earlier runs and "
+    "further attempts come on top, up to each client's limit.",
     "evidence.proved": "proved",
     "evidence.tested": "tested",
     "evidence.assumed": "assumed",
@@ -93,8 +95,9 @@ ENGLISH: Final[Mapping[str, str]] = {
     "apart: TOGETHER they can open every client's update, and epsilon holds even "
     "against both. That nobody reads a single update rests on the two never working "
     "together.",
-    "assumption.noise-first": "Each client runs this package unchanged: it clips "
-    "every record's gradient and adds the noise before anything leaves.",
+    "assumption.unchanged": "Each client runs this package unchanged.",
+    "assumption.noise-first": "The package clips every record's gradient and adds the "
+    "noise before anything leaves.",
     "assumption.trainer": "Each client's training code back-propagates "
     "private.criterion's value and nothing else, treats every record on its own (no "
     "statistics of a batch), takes no decision (learning rate, stopping, printing "
@@ -102,8 +105,8 @@ ENGLISH: Final[Mapping[str, str]] = {
     "that were not fitted to these records.",
     "assumption.sampling-secret": "Each client draws its batches as the plan says, "
     "and nobody else learns which records were in them.",
-    "assumption.csprng": "Noise and samples come from the operating system's secure "
-    "random generator.",
+    "assumption.csprng": "Noise and samples come from AES in counter mode, keyed by "
+    "the operating system's secure generator.",
     "assumption.float-noise": "The Gaussian noise is drawn in floating point; attacks "
     "on its lowest bits are outside the claim. Updates leave only after rounding to a "
     "grid.",
@@ -113,12 +116,15 @@ ENGLISH: Final[Mapping[str, str]] = {
     "assumption.ledger-kept": "Each client kept one ledger for these records, under "
     "one lineage name, in one home, from the first release on; no copy of it was "
     "rolled back.",
+    "assumption.no-earlier": "Nothing was released about these records before this "
+    "run, or outside it; its ledgers were thrown away.",
     "overlap.disjoint": "Across clients: each record is at one client only, so the "
     "consortium's epsilon is the largest of the clients' (parallel composition).",
     "overlap.overlapping": "Across clients: a record may be at several clients, so "
     "the consortium's epsilon composes the releases of all clients (sequential "
-    "composition). The plan's limit holds for each client alone; a record at all of "
-    "them may cost up to {projected}.",
+    "composition). The plan's limit holds for each client alone; for a record at all "
+    "of them, the releases that the plan budgets cost {projected}, and others come on "
+    "top.",
     "not_protected.heading": "What the claim does not protect",
     "not_protected.population": "What the model learns about everybody: it may be "
     "true of somebody whose record was never used.",
@@ -146,14 +152,14 @@ ENGLISH: Final[Mapping[str, str]] = {
     "consortium, delta: epsilon. {values}.",
     "profile.caption": "Epsilon at other values of delta: a smaller delta, the "
     "chance that the bound fails, costs a larger epsilon",
-    "trade_off.picture": "Records found, by rate of false alarms",
-    "trade_off.alt": "Line chart of the largest rate at which members are found, "
-    "against the rate of false alarms, one line per client, with the line of "
-    "guessing. Whole consortium, false alarms: found. {values}.",
-    "trade_off.caption": "Rate at which members are found, at most, by the rate of "
+    "trade_off.picture": "Used records recognised, by rate of false alarms",
+    "trade_off.alt": "Line chart of the largest share of used records that can be "
+    "recognised, against the rate of false alarms, one line per client, with the line "
+    "of guessing. Whole consortium, false alarms: recognised. {values}.",
+    "trade_off.caption": "Share of used records recognised, at most, by the rate of "
     "false alarms",
     "trade_off.axis.x": "rate of false alarms",
-    "trade_off.axis.y": "rate found, at most",
+    "trade_off.axis.y": "share recognised, at most",
     "trade_off.guessing": "guessing",
     "group.caption": "Epsilon for several records of one person at one client, at "
     "the claim's delta",
@@ -169,8 +175,7 @@ ENGLISH: Final[Mapping[str, str]] = {
     "client than the claims name.",
     "not_claimed.stopping": "Epsilon is for the releases as listed. If their number, "
     "or the settings of a later run, were chosen after seeing earlier results, rely on "
-    "the projected epsilon of {projected} for one plan, and on no smaller figure "
-    "across plans.",
+    "each client's limit in the plan, and on no smaller figure.",
     # -- subject
     "subject.heading": "What was trained, and when",
     "subject.caption": "The run. Dates are the clients' own clocks: the first and "
@@ -187,6 +192,8 @@ ENGLISH: Final[Mapping[str, str]] = {
     "subject.never": "none",
     "subject.tool": "program",
     "subject.libraries": "libraries",
+    "model.mlp": "multi-layer perceptron (mlp)",
+    "model.custom": "custom, given by the members",
     # -- unit
     "unit.heading": "The unit of privacy",
     "unit.line": "The unit is {unit}; neighbouring data sets differ by {adjacency}. "
@@ -314,16 +321,28 @@ ENGLISH: Final[Mapping[str, str]] = {
     "over.limit": "limit in the plan",
     "accounting.heading": "How epsilon is computed",
     "accounting.PLD": "Epsilon is computed from privacy loss distributions (PLD) on a "
-    "grid of {interval} or one chosen from it; every grid gives an upper bound. It is "
-    "checked against other methods:",
+    "grid with steps of {interval}; where that has too few or too many points, with "
+    "steps of a fraction or a multiple of it. On every grid epsilon is an upper bound. "
+    "It is checked against other methods:",
     "check.RDP": "Renyi DP (RDP), which must not be lower.",
-    "check.RDP-integer-orders": "Renyi DP at whole orders, by code of our own.",
-    "answers.caption": "Known answers: published results, computed again by the "
-    "program that wrote this report",
+    "check.RDP-integer-orders": "Renyi DP at whole orders, by a second implementation "
+    "in this program.",
+    "answers.caption": "Known answers at delta 1e-05: published epsilons, computed "
+    "again by the program that wrote this report",
     "answers.id": "case",
     "answers.expected": "expected",
     "answers.got": "computed",
     "answers.tolerance": "tolerance",
+    "answer.sampled-pld": "120 steps at sampling rate 0.01, noise multiplier 0.7, by "
+    "PLD (from the tests of TensorFlow Privacy)",
+    "answer.sampled-rdp": "120 steps at sampling rate 0.01, noise multiplier 0.7, by "
+    "RDP (from the tests of TensorFlow Privacy)",
+    "answer.twice-pld": "2 steps without sampling, noise multiplier 0.7, by PLD (from "
+    "the tests of TensorFlow Privacy)",
+    "answer.gaussian-pld": "1 step without sampling, noise multiplier 1, by PLD "
+    "(formula of Balle and Wang, 2018)",
+    "answer.half-noise-pld": "1 step without sampling, noise multiplier 0.5, by PLD "
+    "(formula of Balle and Wang, 2018)",
     # -- randomness and numbers
     "randomness.heading": "Randomness",
     "randomness.caption": "Which generator made what",
@@ -344,13 +363,14 @@ ENGLISH: Final[Mapping[str, str]] = {
     "source.none": "not used",
     "numerics.heading": "Numbers",
     "numerics.grid": "Noise is drawn in floating point. Each value of an update is "
-    "then clipped to {clip} and rounded to a grid of {step} ({bits}-bit words).",
+    "then clipped to between -{clip} and {clip}, and rounded to a grid with steps of "
+    "{step} ({bits}-bit words).",
     "numerics.rounding.stochastic": "Rounding is up or down at random, right on "
     "average.",
     "numerics.place.after-noise": "Clipping and rounding come after the noise and look "
     "at nothing else: they cost no epsilon.",
-    "numerics.wrap.impossible": "A sum cannot wrap around: the words have room for "
-    "every client's largest value.",
+    "numerics.wrap.impossible": "A sum of clients that keep to the plan cannot wrap "
+    "around: the words have room for every client's largest value.",
     "numerics.wrong": "CKKS adds noise of its own. With clients that keep to its "
     "specification, the chance that it changes any value of any sum of the plan is at "
     "most 2 to the power {log2}.",
@@ -378,17 +398,25 @@ ENGLISH: Final[Mapping[str, str]] = {
     "failures.nobody": "nobody",
     # -- utility and costs
     "utility.heading": "Utility",
-    "utility.scope": "Utility, measured on held-out rows; not covered by the claims. "
-    "The scores are exact figures of held-out records, and the models compared with "
-    "are further releases about the same training records, some without any noise: "
-    "remove this section and metrics.json before the report leaves whoever may see the "
-    "data.",
-    "utility.caption": "Scores of the final model and of what it is compared with",
+    "utility.scope": "Measured on held-out rows; not covered by the claims. The scores "
+    "are exact figures of held-out records.",
+    "utility.baselines": "Every model compared with is a further release about the "
+    "same training records. Epsilon does not count it, and it is private only where it "
+    "says so.",
+    "utility.whom": "This section and metrics.json show exact figures: give the folder "
+    "only to those who may see them.",
+    "utility.caption": "Scores of the final model",
+    "utility.caption.compared": "Scores of the final model and of those compared with "
+    "it",
     "utility.final": "final model",
     "utility.history.alt": "Line chart of {name} over the rounds, from {first} to "
     "{last}.",
     "utility.none": "No scores were recorded.",
     "utility.model": "model",
+    "score.accuracy": "accuracy",
+    "score.auc": "AUC",
+    "baseline.one_member_alone": "one member alone, private (mean of the members)",
+    "baseline.pooled_non_private": "all records pooled, not private",
     "costs.heading": "Costs",
     "costs.scope": "Sums over all attempts of the run, as the engine measured them; "
     "nobody signed them.",
@@ -417,14 +445,18 @@ ENGLISH: Final[Mapping[str, str]] = {
     "verify.heading": "How to check this report",
     "verify.how": "Offline, with nothing but this folder: secure-fl verify DIR. It "
     "recomputes every epsilon from the ledgers, checks every signature, hash and "
-    "chain, and names the first file that is at fault. It also prints the hash of the "
-    "plan; compare that with a member's own copy, over another channel.",
+    "chain, and names the first file that is at fault. A second program, which shares "
+    "no code with the first, does the same: python protocols/report/verify.py DIR.",
+    "verify.compare": "Both print the values below: compare them with this page. "
+    "Compare the plan hash with a member's own copy of the plan too, over another "
+    "channel.",
     "verify.caption": "What to compare",
-    "verify.report": "report",
+    "verify.report": "report id",
     "verify.schema": "schema of report.json",
     "verify.plan": "plan hash",
     "verify.run": "run id",
     "verify.model": "model hash",
     "verify.start": "model hash at the start",
     "verify.head": "transcript head at report time",
+    "verify.more": "In report.json only",
 }

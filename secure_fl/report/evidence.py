@@ -53,8 +53,9 @@ class Opening:
 @final
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A transcript whose order and signatures hold."""
+    """A transcript whose order and signatures hold; ``entries`` is their number."""
 
+    entries: int
     start: Entry
     attempts: tuple[Opening, ...]
     artefacts: Entry
@@ -122,7 +123,7 @@ def read_log(plan: Plan, transcript: Transcript) -> Log:
         fail(f"something follows after the last signature: {cursor.kind}")
     before = Transcript(transcript.run_id)
     before.entries = transcript.entries[: artefacts.sequence]
-    return Log(start, tuple(attempts), artefacts, before)
+    return Log(len(transcript.entries), start, tuple(attempts), artefacts, before)
 
 
 def _check_start(plan: Plan, start: Entry) -> None:

@@ -45,10 +45,11 @@ NOT_PROTECTED: Final = (
     "side-channels",
 )
 
-# Proved: the claim holds whichever way it is.  Tested: our tests look at this package
-# doing it.  Assumed: nobody but the client can know.
+# Proved: the claim holds whichever way it is.  Tested: the package's tests look at it.
+# Assumed: nobody but the client can know.
 _EVIDENCE: Final = {
     "keyholder-together": "proved",
+    "unchanged": "assumed",
     "noise-first": "tested",
     "trainer": "assumed",
     "sampling-secret": "assumed",
@@ -57,6 +58,7 @@ _EVIDENCE: Final = {
     "disjoint": "assumed",
     "overlap": "proved",
     "ledger-kept": "assumed",
+    "no-earlier": "assumed",
 }
 
 
@@ -64,16 +66,19 @@ def _disjoint(plan: Plan) -> bool:
     return plan.privacy.overlap == "disjoint"
 
 
-def assumptions(plan: Plan, *, insecure: bool) -> list[dict[str, str]]:
+def assumptions(
+    plan: Plan, *, insecure: bool, ledgers_live_on: bool
+) -> list[dict[str, str]]:
     """What the claim relies on, each with its evidence."""
     # First: who between them can read what a reader may take for sealed.
     ids = ["keyholder-together"] if plan.has_keyholder else []
-    ids += ["noise-first", "trainer"]
+    ids += ["unchanged", "noise-first", "trainer"]
     if plan.privacy.sampling_rate < 1:
         ids.append("sampling-secret")
     if not insecure:
         ids.append("csprng")
-    ids += ["float-noise", "disjoint" if _disjoint(plan) else "overlap", "ledger-kept"]
+    ids += ["float-noise", "disjoint" if _disjoint(plan) else "overlap"]
+    ids.append("ledger-kept" if ledgers_live_on else "no-earlier")
     return [{"id": i, "evidence": _EVIDENCE[i]} for i in ids]
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "TRANSCRIPT",
     "blaming",
     "check_is_run",
+    "check_toml",
     "listed",
     "read",
 ]
@@ -32,6 +33,12 @@ TRANSCRIPT: Final = "transcript.cbor"
 REPORT: Final = "report.json"
 HTML: Final = "report.html"
 TEXT: Final = "report.txt"
+
+_MIB: Final = 2**20
+_CLAIMS: Final = (REPORT, METRICS, HTML, TEXT)
+# tomllib takes a time that grows with the square of the parts of one dotted key, and a
+# key stands on one line.
+_MOST_DOTS: Final = 200
 FILES: Final = (PLAN, MODEL, METRICS, TRANSCRIPT, REPORT, HTML, TEXT)
 
 
@@ -44,10 +51,14 @@ def blaming(file: str) -> Iterator[None]:
         if isinstance(error, VerificationError) and error.file:
             raise
         raise VerificationError(str(error), file=file, hint=error.hint) from None
-    except Exception as error:  # foreign parsers: whatever they raise is a bad file
+    except OSError as error:
         raise VerificationError(
-            f"does not parse: {type(error).__name__}", file=file
+            f"cannot be read: {error.strerror}", file=file
         ) from None
+    except MemoryError:
+        raise VerificationError("is too large for this machine", file=file) from None
+    except Exception:  # foreign parsers: whatever they raise is a bad file
+        raise VerificationError("does not parse", file=file) from None
 
 
 def check_is_run(folder: Path) -> None:
@@ -69,13 +80,33 @@ def check_is_run(folder: Path) -> None:
 
 
 def read(folder: Path, name: str) -> bytes:
-    """The bytes of one file.  Raises VerificationError naming it."""
+    """The bytes of one regular file (SPEC 1).  Raises VerificationError naming it.
+
+    A link is refused: it may lead out of the folder, and elsewhere tomorrow.  So is a
+    pipe, which would never end.
+    """
     path = folder / name
     with blaming(name):
-        if not path.is_file():  # also refuses pipes, which would never end
-            state = "is not a file" if path.exists() else "is missing"
+        if path.is_symlink() or not path.is_file():
+            there = path.is_symlink() or path.exists()
+            state = "is not a regular file" if there else "is missing"
             raise VerificationError(state, hint="verify the whole folder of the run")
+        if path.stat().st_size > most_bytes(name):
+            raise VerificationError(f"is larger than {most_bytes(name)} bytes")
         return path.read_bytes()
+
+
+def most_bytes(name: str) -> int:
+    """The size of the largest file ``name`` that is read (SPEC 1)."""
+    if name == PLAN:
+        return _MIB
+    return (256 if name in _CLAIMS or name.startswith("ledgers/") else 4096) * _MIB
+
+
+def check_toml(source: bytes) -> None:
+    """Refuse what would take hours to parse (SPEC 3.1).  Raises VerificationError."""
+    if any(line.count(b".") > _MOST_DOTS for line in source.split(b"\n")):
+        raise VerificationError(f"has a line with more than {_MOST_DOTS} dots")
 
 
 def listed(folder: Path) -> list[str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import final
 
 from ..errors import VerificationError
 from ..plan import Plan
@@ -36,7 +37,7 @@ def check_ledgers(
     lie: a client may fail between its own entry and its last chunk, and a process that
     was killed leaves an attempt without a trace.  Such an update is charged.
     """
-    contexts = _contexts(attempts)
+    contexts = _Contexts(attempts)
     arrived = {(i.client, a.session.ctx): i.claim for a in attempts for i in a.inputs}
     opened = {a.session.ctx for a in attempts if a.opened}
     omitted = {(name, a.session.ctx) for a in attempts for name in a.omitted}
@@ -53,25 +54,41 @@ def check_ledgers(
     return notes
 
 
-def _contexts(attempts: Sequence[Attempt]) -> dict[bytes, tuple[int, int]]:
-    """Every context that a client may have answered in: round and attempt.
+@final
+class _Contexts:
+    """Every context that a client may have answered in: of which round and attempt.
 
     Attempts are numbered without gaps; one that the log lacks was cut off by a crash.
+    Those of a round are computed when first asked for: there can be very many.
     """
-    last = {a.session.round_index: a.session for a in attempts}
-    out = {}
-    for session in last.values():
-        for attempt in range(session.attempt + 1):
-            ctx = dataclasses.replace(session, attempt=attempt).ctx
-            out[ctx] = (session.round_index, attempt)
-    return out
+
+    def __init__(self, attempts: Sequence[Attempt]) -> None:
+        sessions = [a.session for a in attempts]
+        self.logged = {s.ctx: (s.round_index, s.attempt) for s in sessions}
+        self._last = {s.round_index: s for s in sessions}
+        self._rounds: dict[int, dict[bytes, int]] = {}
+
+    def attempt(self, ctx: bytes, round_index: int) -> int | None:
+        """The attempt of ``ctx`` in this round, or None where it cannot be there."""
+        if ctx in self.logged:
+            found, attempt = self.logged[ctx]
+            return attempt if found == round_index else None
+        if round_index not in self._rounds:
+            last = self._last.get(round_index)
+            if last is None:
+                return None
+            self._rounds[round_index] = {
+                dataclasses.replace(last, attempt=i).ctx: i
+                for i in range(last.attempt + 1)
+            }
+        return self._rounds[round_index].get(ctx)
 
 
 def _check(
     plan: Plan,
     name: str,
     export: LedgerExport,
-    contexts: Mapping[bytes, tuple[int, int]],
+    contexts: _Contexts,
     arrived: Mapping[tuple[str, bytes], bytes],
     opened: set[bytes],
     omitted: set[tuple[str, bytes]],
@@ -88,7 +105,7 @@ def _check(
     for (client, ctx), claim in arrived.items():
         if client != name:
             continue
-        round_index = contexts[ctx][0]
+        round_index = contexts.logged[ctx][0]
         if ctx not in sent or sent[ctx].entry_hash != claim:
             raise VerificationError(
                 f"an update of {name} arrived in round {round_index} that stands under "
@@ -160,19 +177,15 @@ def _check_omissions(
 
 def _check_release(
     release: Release,
-    contexts: Mapping[bytes, tuple[int, int]],
+    contexts: _Contexts,
     arrived: Mapping[tuple[str, bytes], bytes],
     opened: set[bytes],
     name: str,
 ) -> None:
     where = f"its update of round {release.round_index}"
     for ctx in release.contexts:
-        place = contexts.get(ctx)
-        if (
-            place is None
-            or place[0] != release.round_index
-            or place[1] < release.attempt
-        ):
+        attempt = contexts.attempt(ctx, release.round_index)
+        if attempt is None or attempt < release.attempt:
             raise VerificationError(
                 f"{where} was sent in a context that the log does not know"
             )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .blocks import Block, LineChart, Section
-from .cells import Say, at, grouped, is_infinite, number
+from .cells import Say, at, bound, grouped, is_infinite, number
 from .claims import Place, claim_of, clients_of
 
 __all__ = ["meaning_section"]
@@ -96,7 +96,7 @@ def _lines(
 
 
 def _spoken(pairs: Sequence[Sequence[Any]]) -> str:
-    return ", ".join(f"{number(x)}: {number(y)}" for x, y in pairs)
+    return ", ".join(f"{number(x)}: {bound(y)}" for x, y in pairs)
 
 
 def _profile_picture(

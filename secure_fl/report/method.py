@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .blocks import Block, Section
-from .cells import Say, number
+from .cells import Say, bound, number, word
 from .claims import claim_of
 
 __all__ = [
@@ -30,7 +30,7 @@ def subject_section(report: Mapping[str, Any], say: Say) -> Section:
     libraries = ", ".join(f"{name} {v}" for name, v in tool["libraries"].items())
     rows = [
         [say("subject.plan"), report["plan"]["name"]],
-        [say("subject.kind"), subject["kind"]],
+        [say("subject.kind"), word(say, "model", subject["kind"])],
         [say("subject.values"), str(subject["values"])],
         [say("subject.frozen"), subject["frozen_state"] or say("subject.frozen.none")],
         [say("subject.first"), dates["first"] or say("subject.never")],
@@ -96,7 +96,7 @@ def sampling_section(report: Mapping[str, Any], say: Say) -> Section:
         say("sampling.heading"),
         [
             say("sampling.line", rate=number(sampling["rate"])),
-            say(f"sampling.{sampling['evidence']}", epsilon=number(plain)),
+            say(f"sampling.{sampling['evidence']}", epsilon=bound(plain)),
         ],
     )
 

@@ -2,7 +2,8 @@
 """The report as a page: sections of blocks, the same for HTML and text.
 
 What is said, and in which order, is decided here once; ``render.py`` only draws it.
-Every figure is shown with at most 4 of the 6 significant digits in report.json.
+Every figure is shown with at most 4 of the 6 significant digits in report.json, and
+whole numbers as they are; what belongs to a claim is rounded up.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ def _lines(figure: Any, chart: LineChart) -> None:
     if chart.whole_x:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if not chart.log_y:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(*_range(chart))
     if chart.diagonal:
         low, high = axes.get_xlim()
         axes.plot(
@@ -135,6 +135,15 @@ def _lines(figure: Any, chart: LineChart) -> None:
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     if len(axes.lines) > 1:
         axes.legend(frameon=False, fontsize=9)
+
+
+def _range(chart: LineChart) -> tuple[float, float]:
+    """From zero to the highest point, and room for its marker."""
+    heights = [y for points in chart.points.values() for _, y in points]
+    heights += [chart.limit[1]] if chart.limit is not None else []
+    low, high = min([0.0, *heights]), max([0.0, *heights])
+    room = 0.06 * (high - low or 1.0)
+    return (low - room if low < 0 else 0.0), high + room
 
 
 def _merged(chart: LineChart) -> list[tuple[str, Line]]:

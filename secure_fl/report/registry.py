@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from ..errors import UsageError
-from .cells import is_infinite, number
+from .cells import bound, is_infinite, number, word
 from .claims import claim_of
 from .strings import text
 
@@ -79,9 +79,9 @@ def _entry(report: Mapping[str, Any], claim: Mapping[str, Any]) -> dict[str, Any
 
 
 def _basic(report: Mapping[str, Any], name: str) -> dict[str, Any]:
-    clients = len(report["ledgers"])
+    clients, subject = len(report["ledgers"]), report["subject"]
     told = (
-        f"A model ({report['subject']['kind']}, {report['subject']['values']} values) "
+        f"A model ({word(_say, 'model', subject['kind'])}; {subject['values']} values) "
         f"trained by {clients} clients in {len(report['rounds'])} rounds of federated "
         "learning; every client adds noise before anything leaves it."
     )
@@ -109,11 +109,11 @@ def _loss(report: Mapping[str, Any], claim: Mapping[str, Any]) -> dict[str, Any]
     composition = report["composition"]
     lives = composition["ledgers_live_on"]
     lineage = "claims.lineage" if lives else "claims.lineage.thrown-away"
-    curve = ", ".join(f"{number(d)}: {number(e)}" for d, e in whole["profile"])
+    curve = ", ".join(f"{number(d)}: {bound(e)}" for d, e in whole["profile"])
     groups = "; ".join(
-        f"{_say('claim.group', records=str(k))}: {number(e)}" for k, e in whole["group"]
+        f"{_say('claim.group', records=str(k))}: {bound(e)}" for k, e in whole["group"]
     )
-    plain = number(whole["epsilon_without_amplification"])
+    plain = bound(whole["epsilon_without_amplification"])
     clients = [p for p in report["parties"] if p["role"] == "client"]
     return {
         "privacy_unit": _say(f"unit.{claim['unit']}"),
@@ -130,7 +130,7 @@ def _loss(report: Mapping[str, Any], claim: Mapping[str, Any]) -> dict[str, Any]
             [
                 _say(lineage, lineage=composition["lineage"]),
                 f"{_say('claim.no_amplification')}: {plain}",
-                f"{_say('claim.rdp')}: {number(whole['epsilon_rdp'])}",
+                f"{_say('claim.rdp')}: {bound(whole['epsilon_rdp'])}",
                 groups,
                 f"{_say('profile.picture')}: {curve}",
                 "The number of privacy units is nominal: it is not counted.",

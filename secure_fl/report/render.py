@@ -7,7 +7,6 @@ pure functions of report.json and metrics.json.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -20,29 +19,23 @@ from .page import make_page
 from .pictures import draw
 from .strings import TAGS
 
-__all__ = ["render_html", "render_text", "without_pictures"]
+__all__ = ["render_html", "render_text"]
 
 WIDTH: Final = 80
 _FOLDER: Final = Path(__file__).parent
-_PICTURE: Final = re.compile("<svg .*?</svg>", re.DOTALL)
 
 
 def render_html(
-    report: Mapping[str, Any],
-    metrics: Mapping[str, Any],
-    *,
-    language: str = "en",
-    pictures: bool = True,
+    report: Mapping[str, Any], metrics: Mapping[str, Any], *, language: str = "en"
 ) -> str:
     """The report for a browser and for paper, as one document.
 
-    Without ``pictures`` it is what :func:`without_pictures` leaves of it, and needs no
-    matplotlib.  Raises UsageError for a language without a table of strings, or where
-    jinja2 or matplotlib is not installed.
+    Raises UsageError for a language without a table of strings, or where jinja2 or
+    matplotlib is not installed.
     """
     page = make_page(report, metrics, language=language)
     try:
-        return _html(page, language, pictures=pictures)
+        return _html(page, language)
     except ImportError:
         raise UsageError(
             "jinja2 or matplotlib is not installed",
@@ -50,12 +43,7 @@ def render_html(
         ) from None
 
 
-def without_pictures(document: str) -> str:
-    """The document with its pictures left out: they depend on matplotlib's version."""
-    return _PICTURE.sub("", document)
-
-
-def _html(page: Page, language: str, *, pictures: bool) -> str:
+def _html(page: Page, language: str) -> str:
     import jinja2
     from markupsafe import Markup
 
@@ -68,7 +56,7 @@ def _html(page: Page, language: str, *, pictures: bool) -> str:
 
     def picture(block: Block) -> Markup:
         # Its texts were escaped by matplotlib, its name by draw.
-        return Markup(_svg(block, blocks.index(block)) if pictures else "")  # noqa: S704
+        return Markup(_svg(block, blocks.index(block)))  # noqa: S704
 
     template = environment.get_template("report.html.j2")
     return template.render(

@@ -13,16 +13,6 @@ __all__ = ["Cost", "Line", "cost_rows", "score_lines", "score_rows"]
 Line = Sequence[tuple[float, float]]
 
 _MAX_CHARTS: Final = 4
-# What secure_fl.round calls its steps, and what comes before them.
-_STEPS: Final = (
-    "training",
-    "keys",
-    "shares",
-    "vectors",
-    "consistency",
-    "unmask",
-    "release",
-)
 
 
 @final
@@ -35,11 +25,6 @@ class Cost:
     up: float
     down: float
     seconds: float
-
-    @property
-    def known(self) -> bool:
-        """Whether there is a word for the step."""
-        return self.step in _STEPS
 
 
 def _finite(value: object) -> float | None:
@@ -58,7 +43,7 @@ def _scores(value: object) -> dict[str, float]:
 def score_rows(
     metrics: Mapping[str, Any], *, final: str
 ) -> tuple[list[str], list[list[str]]]:
-    """Column names, and one row of text per model: the final one, then baselines."""
+    """Names of scores, and one row of text per model: the final one, then baselines."""
     table = {final: _scores(metrics.get("final", {}))}
     baselines = metrics.get("baselines", {})
     if isinstance(baselines, Mapping):

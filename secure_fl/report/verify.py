@@ -13,7 +13,7 @@ import hashlib
 import importlib.util
 import json
 import math
-import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,12 @@ from ..errors import UsageError, VerificationError
 from ..model import GlobalModel
 from ..plan import SCHEMA as PLAN_SCHEMA
 from ..plan import Plan
-from ..privacy import LedgerExport, epsilon, read_export
+from ..privacy import (
+    LedgerExport,
+    NonPrivate,
+    epsilon,
+    read_export,
+)
 from ..transcript import Transcript
 from .attempts import Attempt
 from .build import INFINITY, build_report, to_json
@@ -32,20 +37,19 @@ from .evidence import Log, check_attempts, read_log
 from .findings import finding
 from .folder import (
     FILES,
-    HTML,
     METRICS,
     MODEL,
     PLAN,
     REPORT,
-    TEXT,
     TRANSCRIPT,
     blaming,
     check_is_run,
+    check_toml,
     listed,
     read,
 )
 from .ledgers import check_ledgers, ledger_file
-from .render import render_html, render_text, without_pictures
+from .own_copy import Compared, compare, read_copy
 from .replay import check_sums, kept_files
 
 __all__ = ["Verified", "verify_run"]
@@ -60,6 +64,7 @@ LOOSE: Final = (
     "posterior",
     "advantage",
     "group",
+    "profile",
 )
 LOOSE_TOLERANCE: Final = 1e-2
 
@@ -69,17 +74,22 @@ LOOSE_TOLERANCE: Final = 1e-2
 class Verified:
     """What held.  There is no result for what did not: that raises.
 
+    plan_hash, run_id, report_id, model_hash, transcript_head
+        hexadecimal, to compare with a member's own copies over another channel; the
+        head is that of the log which the report is built from
+    epsilon
+        per client, recomputed from its ledger over all its releases; may be infinite
     checks
         one line for each thing that was checked
     not_checked
         one line for each thing that these files cannot show
-    plan_hash
-        hexadecimal, to compare with a member's own copy over another channel
-    epsilon
-        per client, recomputed from its ledger over all its releases; may be infinite
     """
 
     plan_hash: str
+    run_id: str
+    report_id: str
+    model_hash: str
+    transcript_head: str
     epsilon: Mapping[str, float]
     checks: tuple[str, ...]
     not_checked: tuple[str, ...]
@@ -88,12 +98,12 @@ class Verified:
 def verify_run(folder: str | Path, *, plan_path: str | Path | None = None) -> Verified:
     """Check all that a run's ``folder`` claims; with ``plan_path``, against that copy.
 
-    The copy may be the completed plan, byte for byte, or the source plan that the run
-    was started from, before keys and run id were filled in.
+    The copy may be the completed plan, byte for byte, or the draft that the run was
+    started from: that names no keys, and so does not show whose they are.
 
     Raises VerificationError, with ``file`` the file at fault, whatever the files hold;
-    UsageError where ``folder`` is none, or holds nothing of a run, and where
-    dp-accounting is not installed.
+    UsageError where ``folder`` is none, or holds nothing of a run, where ``plan_path``
+    is no file, and where dp-accounting is not installed.
     """
     if importlib.util.find_spec("dp_accounting") is None:
         raise UsageError(
@@ -101,13 +111,14 @@ def verify_run(folder: str | Path, *, plan_path: str | Path | None = None) -> Ve
             hint='install it with: pip install "secure-fl[report]"',
         )
     folder = Path(folder)
+    path = Path(plan_path) if plan_path is not None else None
+    copy = read_copy(path) if path is not None else None
     check_is_run(folder)
     files = {name: read(folder, name) for name in FILES}
     with blaming(TRANSCRIPT):
         transcript = Transcript.from_bytes(files[TRANSCRIPT])
     plan = _plan(files[PLAN], transcript)
-    if plan_path is not None:
-        _compare_plan(files[PLAN], Path(plan_path))
+    compared = compare(files[PLAN], copy, path)
     with blaming(TRANSCRIPT):
         log = read_log(plan, transcript)
     for name in plan.names:
@@ -117,7 +128,7 @@ def verify_run(folder: str | Path, *, plan_path: str | Path | None = None) -> Ve
         _check_signed(
             signed, name, files[name] if name in files else read(folder, name)
         )
-    return _contents(folder, plan, log, files, signed, compared=plan_path is not None)
+    return _contents(folder, plan, log, files, signed, compared)
 
 
 def _contents(
@@ -126,8 +137,7 @@ def _contents(
     log: Log,
     files: Mapping[str, bytes],
     signed: Mapping[str, bytes],
-    *,
-    compared: bool,
+    compared: Compared,
 ) -> Verified:
     """What the files say, now that nobody changed them since they were signed."""
     with blaming(MODEL):
@@ -146,8 +156,7 @@ def _contents(
     unlogged = check_ledgers(plan, attempts, exports)
     spent = {name: _spent(plan, name, exports[name]) for name in plan.names}
     with blaming(METRICS):
-        metrics = _json(files[METRICS])
-        if not isinstance(metrics, dict):
+        if not isinstance(_json(files[METRICS]), dict):
             raise VerificationError("is not a JSON object")
     with blaming(REPORT):
         report = _json(files[REPORT])
@@ -156,12 +165,17 @@ def _contents(
     flags = [key for key in ("simulation", "insecure") if report[key]]
     flags += ["keyholder"] if plan.has_keyholder else []
     notes += [finding(f"unchecked.{key}") for key in flags]
-    notes += [*unlogged, *_pages(report, metrics, files)]
+    notes += [*unlogged, *_many_attempts(plan, log)]
+    notes = [*compared.not_checked, *_always(), *notes]
     return Verified(
         plan.hash.hex(),
+        report["plan"]["run_id"],
+        report["report_id"],
+        report["subject"]["model_hash"],
+        report["transcript_head"],
         spent,
-        _checks(plan, log, sums, spent, compared=compared),
-        _not_checked(folder, {*files, *signed}, notes, compared=compared),
+        (*_checks(plan, log, sums), *compared.checks, *_figures(plan, spent)),
+        (*notes, *_others(folder, {*files, *signed})),
     )
 
 
@@ -210,6 +224,7 @@ def _plan(source: bytes, transcript: Transcript) -> Plan:
                 "is not the plan that this run's transcript starts with",
                 hint="every member signed the original: ask one for its copy",
             )
+        check_toml(source)
         plan = Plan(source)
         if not plan.complete:
             raise VerificationError("lacks keys or a run id")
@@ -221,49 +236,6 @@ def _plan(source: bytes, transcript: Transcript) -> Plan:
         if transcript.run_id != plan.run_id:
             raise VerificationError("is of another run than the plan")
     return plan
-
-
-def _compare_plan(source: bytes, path: Path) -> None:
-    with blaming(str(path)):
-        if not path.is_file():
-            raise VerificationError("is not a file", hint="give your copy of the plan")
-        copy = path.read_bytes()
-        if copy == source:
-            return
-        given, complete = tomllib.loads(copy.decode()), tomllib.loads(source.decode())
-        if "run" not in given:
-            _complete(given, complete)
-            # Through JSON, since Python takes 1, 1.0 and true for the same.
-            if _plain(given) == _plain(complete):
-                return
-    raise VerificationError(
-        f"is not the plan in {path}",
-        file=PLAN,
-        hint="the members of this run endorsed another plan than yours",
-    )
-
-
-def _complete(given: dict[str, Any], complete: Mapping[str, Any]) -> None:
-    """Fill in what a source plan may leave open, and nothing that it states."""
-    given["run"] = complete["run"]
-    parties = given["parties"], complete["parties"]
-    pairs = [(*parties, "aggregator"), (*parties, "keyholder")]
-    pairs.append((given["model"], complete["model"], "start_sha256"))
-    # What it may be is checked where the plan is parsed: within the plan's epsilon.
-    pairs.append((given["privacy"], complete["privacy"], "noise_multiplier"))
-    pairs += [
-        (mine, theirs, "key")
-        for mine, theirs in zip(
-            given["parties"]["members"], complete["parties"]["members"], strict=False
-        )
-    ]
-    for mine, theirs, key in pairs:
-        if key in theirs:
-            mine.setdefault(key, theirs[key])
-
-
-def _plain(tree: Mapping[str, Any]) -> str:
-    return json.dumps(tree, sort_keys=True, default=str)
 
 
 # -- artefacts -----------------------------------------------------------------------
@@ -294,7 +266,8 @@ def _artefacts(plan: Plan, log: Log) -> dict[str, bytes]:
 def _check_signed(signed: Mapping[str, bytes], name: str, data: bytes) -> None:
     if hashlib.sha256(data).digest() != signed[name]:
         raise VerificationError(
-            "was changed after the run: its hash is not the one all members signed",
+            "was changed after the run: its hash is not the one that the aggregator "
+            "and the last round's clients signed",
             file=name,
             hint="ask a member for its copy of the folder",
         )
@@ -304,10 +277,15 @@ def _check_signed(signed: Mapping[str, bytes], name: str, data: bytes) -> None:
 
 
 def _spent(plan: Plan, name: str, export: LedgerExport) -> float:
-    """Epsilon of all charged releases.  An infinite one is stated, not refused."""
+    """Epsilon of all charged releases, within the plan's.
+
+    Infinite where one was made without privacy: that is stated, not refused.
+    """
     with blaming(ledger_file(name)):
-        spent = epsilon(export.charged(), delta=plan.privacy.delta).value
-        if math.isfinite(spent) and spent > plan.privacy.epsilon * (1 + 1e-9):
+        charged = export.charged()
+        spent = epsilon(charged, delta=plan.privacy.delta).value
+        stated = any(isinstance(event, NonPrivate) for event in charged)
+        if not stated and spent > plan.privacy.epsilon * (1 + 1e-9):
             raise VerificationError(
                 f"its releases spend epsilon {spent:.6g}, above the plan's limit of "
                 f"{plan.privacy.epsilon:g}"
@@ -324,7 +302,17 @@ def _json(data: bytes) -> Any:
     def constant(name: str) -> Any:
         raise VerificationError(f"holds {name}, which is not JSON")
 
-    return json.loads(data.decode(), object_pairs_hook=pairs, parse_constant=constant)
+    def real(text: str) -> float:
+        if math.isinf(float(text)):
+            raise VerificationError("holds a number that is too large")
+        return float(text)
+
+    return json.loads(
+        data.decode(),
+        object_pairs_hook=pairs,
+        parse_constant=constant,
+        parse_float=real,
+    )
 
 
 def _compare_report(
@@ -339,29 +327,6 @@ def _compare_report(
             f"{where} is not what plan, transcript and ledgers give",
             hint="do not rely on this report; ledgers and transcript still hold",
         )
-
-
-def _pages(
-    report: Mapping[str, Any], metrics: Mapping[str, Any], files: Mapping[str, bytes]
-) -> list[str]:
-    """A line for each page that this version would not draw so from report.json.
-
-    No error: another version of the package words and arranges them differently.
-    """
-    with blaming(METRICS):
-        drawn = {
-            HTML: render_html(report, metrics, pictures=False),
-            TEXT: render_text(report, metrics),
-        }
-    with blaming(HTML):
-        shown = {HTML: without_pictures(files[HTML].decode())}
-    with blaming(TEXT):
-        shown[TEXT] = files[TEXT].decode()
-    return [
-        finding("unchecked.page", {"file": name})
-        for name in drawn
-        if drawn[name] != shown[name]
-    ]
 
 
 def first_difference(
@@ -396,18 +361,11 @@ def first_difference(
 # -- what to tell ----------------------------------------------------------------------
 
 
-def _checks(
-    plan: Plan,
-    log: Log,
-    sums: list[str],
-    spent: Mapping[str, float],
-    *,
-    compared: bool,
-) -> tuple[str, ...]:
+def _checks(plan: Plan, log: Log, sums: list[str]) -> list[str]:
     members = str(len(plan.names))
     finished = str(len(log.rounds))
-    lines = [
-        finding("check.transcript", {"entries": str(log.artefacts.sequence + 1)}),
+    return [
+        finding("check.transcript", {"entries": str(log.entries)}),
         finding("check.plan", {"members": members}),
         finding(
             _rounds_line(plan),
@@ -418,8 +376,10 @@ def _checks(
         finding("check.ledgers", {"members": members}),
         finding("check.report"),
     ]
-    if compared:
-        lines.append(finding("check.copy"))
+
+
+def _figures(plan: Plan, spent: Mapping[str, float]) -> list[str]:
+    lines = []
     for name, value in spent.items():
         number = INFINITY if math.isinf(value) else f"{value:.6g}"
         key = "check.infinite" if math.isinf(value) else "check.epsilon"
@@ -436,7 +396,18 @@ def _checks(
                 },
             )
         )
-    return tuple(lines)
+    return lines
+
+
+def _many_attempts(plan: Plan, log: Log) -> list[str]:
+    """A line where rounds have more attempts than the plan allows a process."""
+    most = plan.rounds.max_attempts
+    attempts = Counter(a.round_index for a in log.attempts)
+    rounds = [str(i) for i, times in sorted(attempts.items()) if times > most]
+    if not rounds:
+        return []
+    values = {"rounds": ", ".join(rounds)[:200], "most": str(most)}
+    return [finding("unchecked.attempts", values)]
 
 
 def _rounds_line(plan: Plan) -> str:
@@ -445,15 +416,14 @@ def _rounds_line(plan: Plan) -> str:
     return "check.rounds.keyholder" if plan.has_keyholder else "check.rounds"
 
 
-def _not_checked(
-    folder: Path, files: set[str], notes: list[str], *, compared: bool
-) -> tuple[str, ...]:
-    lines = [] if compared else [finding("unchecked.copy")]
-    always = ("code", "ledgers", "start", "pictures")
-    lines += [finding(f"unchecked.{key}") for key in always]
-    lines += notes
+def _always() -> list[str]:
+    keys = ("code", "ledgers", "start", "pages", "metrics", "times")
+    return [finding(f"unchecked.{key}") for key in keys]
+
+
+def _others(folder: Path, files: set[str]) -> list[str]:
     known = {*files, *(name.partition("/")[0] for name in files)}
     extra = [p for p in listed(folder) if p not in known]
-    if extra:
-        lines.append(finding("unchecked.extra", {"names": ", ".join(extra)[:500]}))
-    return tuple(lines)
+    if not extra:
+        return []
+    return [finding("unchecked.extra", {"names": ", ".join(extra)[:500]})]

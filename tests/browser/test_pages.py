@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from secure_fl.report.cells import number
+from secure_fl.report.cells import bound
 from secure_fl.report.strings import LANGUAGES
 
+from ..report.pages import looked_up, shows
 from .conftest import AXE, Reports, Seen
 
 NAMES = ("finite", "infinite", "ckks", "many")
@@ -64,14 +65,6 @@ def test_every_letter_has_a_font(page: dict[str, Any], language: str) -> None:
     assert glyphs["missing"] == []
 
 
-def looked_up(report: Any, pointer: str) -> Any:
-    value = report
-    for key in pointer.removeprefix("/").split("/"):
-        key = key.replace("~1", "/").replace("~0", "~")
-        value = value[int(key)] if isinstance(value, list) else value[key]
-    return value
-
-
 def leaves(value: Any, place: str = "") -> dict[str, Any]:
     """Every number of a claim, and every infinite one, by its place."""
     if isinstance(value, dict):
@@ -94,15 +87,15 @@ def test_the_figures_are_those_of_the_json(
     assert page["untraced"] == []
     shown = dict(page["figures"])
     for place, text in page["figures"]:
-        assert text == number(looked_up(report, place)), place
+        assert shows(text, place, looked_up(report, place)), place
     claim = report["claims"][0]
     for tail, value in leaves(claim["consortium"]).items():
         # Clients with the same figures share a row, under the first one's places.
-        assert number(value) in {shown[p] for p in shown if p.endswith(tail)}, tail
+        assert bound(value) in {shown[p] for p in shown if p.endswith(tail)}, tail
     for client, row in claim["clients"].items():
         for field in ("epsilon", "epsilon_rdp", "epsilon_this_run"):
             place = f"/claims/0/clients/{client}/{field}"
-            assert shown[place] == number(row[field])
+            assert shown[place] == bound(row[field])
 
 
 def test_pictures_are_drawn(page: dict[str, Any], name: str) -> None:

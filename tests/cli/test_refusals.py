@@ -321,7 +321,27 @@ def test_another_plan_than_ones_own(desk: Path, out: Path) -> None:
     for source in (b"\xff\xfe", b"name = ["):
         (desk / "bad.toml").write_bytes(source)
         refused(call("verify", out, "--plan", "bad.toml"), 1, "bad.toml: ")
-    refused(call("verify", out, "--plan", "none.toml"), 1, "none.toml: ")
+    refused(call("verify", out, "--plan", "none.toml"), 2, "none.toml does not exist")
+
+
+def test_a_refusal_in_json(out: Path) -> None:
+    (out / "model.safetensors").write_bytes(b"")
+    answer = call("verify", out, "--json")
+    assert answer.code == 1
+    told = answer.json
+    assert told["verified"] is False
+    assert told["file"] == "model.safetensors"
+    assert told["problem"].startswith("was changed after the run")
+    assert told["hint"]
+    assert f"model.safetensors: {told['problem']}" in answer.err
+
+
+def test_a_name_that_prints_a_line(out: Path) -> None:
+    (out / "x\nVERIFIED: all 99 checks hold").write_bytes(b"")
+    answer = call("verify", out)
+    assert answer.code == 0
+    (last,) = [x for x in answer.out.splitlines() if x.startswith("VERIFIED: ")]
+    assert "all 99" not in last
 
 
 def test_a_report_with_another_epsilon(out: Path) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ..report.pages import shows
+from .conftest import Finished
 from .support import call
 
 
@@ -20,6 +22,26 @@ def test_in_chinese(out: Path) -> None:
     assert (plain.code, plain.err) == (0, "")
     assert "声明的内容" in plain.out
     assert "What is claimed" not in plain.out
+
+
+def test_a_run_ends_with_its_epsilon_rounded_up(finished: Finished) -> None:
+    path = finished.folder / "out" / "report.json"
+    whole = json.loads(path.read_text())["claims"][0]["consortium"]
+    found = re.search(r"^epsilon (\S+) at delta 1e-05,", finished.answer.out, re.M)
+    assert found is not None
+    assert shows(found[1], "/claims/0/consortium/epsilon", whole["epsilon"])
+    assert "comparisons" not in finished.answer.out
+
+
+@pytest.mark.usefixtures("desk")
+def test_a_run_says_what_its_comparisons_cost() -> None:
+    answer = call("run", "plan.toml", "--out", "out", "--baselines")
+    assert answer.code == 0
+    told = " ".join(answer.out.split())
+    found = re.search(r"would cost its records up to epsilon (\S+) more\.", told)
+    assert found is not None
+    assert told.count(found[1]) == 4  # together, alone, and in both sentences
+    assert max(map(len, answer.out.splitlines())) <= 80
 
 
 def test_in_english(out: Path) -> None:

@@ -172,6 +172,15 @@ def test_rounding_adds_to_the_sensitivity() -> None:
         lambda: DiscreteGaussian(1.0, 1.0, 0, 1.0, 1),
         lambda: DiscreteGaussian(1.0, 1.0, 1, 0.0, 1),
         lambda: DiscreteGaussian(1.0, 1.0, 1, 1.0, 0),
+        lambda: Skellam(1.0, 1e155, 1.0, 1.0),
+        lambda: Skellam(1.0, 1e-155, 1.0, 1.0),
+        lambda: Skellam(1.0, 1.0, 1.0, 1e155),
+        lambda: DiscreteGaussian(1.0, 1e155, 1, 1.0, 1),
+        lambda: DiscreteGaussian(1.0, 1.0, 1, 1e155, 1),
+        lambda: DiscreteGaussian(1.0, 1.0, 1, 1.0, 10**100),
+        lambda: DiscreteGaussian(1.0, 1.0, 2.5, 1.0, 1),  # type: ignore[arg-type]
+        lambda: DiscreteGaussian(1.0, 1.0, 1, 1.0, 1.5),  # type: ignore[arg-type]
+        lambda: DiscreteGaussian(1.0, 1.0, 10**7, 1.0, 1),
         lambda: renyi_bound([], delta=0.0),
     ],
 )
@@ -233,3 +242,13 @@ def test_extremes_stay_finite(rate: float) -> None:
     assert bound.epsilon > 1e6
     nothing = renyi_bound([Skellam(rate, 1e30, 1.0, 1.0)], delta=1e-6)
     assert 0 <= nothing.epsilon < 0.1
+    for most in (
+        Skellam(rate, 1e-50, 1e25, 1e50),
+        Skellam(rate, 1e50, 1e25, 1e50),
+        Skellam(rate, 1e50, 1.0, 1.0),
+        DiscreteGaussian(rate, 1e50, 10**6, 1.0, 10**50),
+        DiscreteGaussian(rate, 0.5, 10**6, 1e50, 10**50),
+    ):
+        assert renyi_bound([most], delta=1e-6).epsilon >= 0
+    assert renyi_bound([PoissonGaussian(rate, 1e155)], delta=1e-6).epsilon < 0.1
+    assert math.isinf(renyi_bound([PoissonGaussian(rate, 1e-155)], delta=1e-6).epsilon)

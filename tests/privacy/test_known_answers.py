@@ -14,6 +14,7 @@ import math
 import numpy as np
 import pytest
 
+from secure_fl.errors import VerificationError
 from secure_fl.privacy import (
     Event,
     Gaussian,
@@ -234,6 +235,22 @@ def test_the_self_check_is_known_answers() -> None:
     for answer in answers:
         assert answer.got == pytest.approx(answer.expected, abs=1e-6)
     assert self_check() is answers
+
+
+def test_the_self_check_compares_the_mixtures(monkeypatch: pytest.MonkeyPatch) -> None:
+    self_check.cache_clear()
+    right = Mixture.losses
+
+    def wrong(mixture: Mixture, interval: float) -> object:
+        losses = right(mixture, interval)
+        return losses.compose(losses) if len(mixture._weights) == people + 1 else losses
+
+    monkeypatch.setattr(Mixture, "losses", wrong)
+    for people in (1, 2):
+        with pytest.raises(VerificationError, match=f"what {people} of one") as caught:
+            self_check()
+        assert "by dp-accounting" in str(caught.value)
+        assert "by ours" in str(caught.value)
 
 
 # -- two implementations of one bound --------------------------------------------------

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules of composition: each with an answer that was computed on its own before.
+"""Rules of composition, each with its answer.
 
-The answers are for delta 1e-6 and come from dp-accounting alone.
+Most answers are for delta 1e-6 and were computed once by dp-accounting, called on its
+own, and kept: they show that nothing changed, and that a rule composes what it says.
+What is derived, and not taken from there, is said at the test.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 
-from secure_fl.errors import UsageError
+from secure_fl.errors import UsageError, VerificationError
 from secure_fl.privacy import (
     Event,
     Gaussian,
@@ -20,6 +24,7 @@ from secure_fl.privacy import (
     epsilon,
     group_epsilon,
     rdp_epsilon,
+    renyi,
     rules,
 )
 
@@ -101,8 +106,45 @@ def test_several_values_of_one_sample_are_one_release() -> None:
         rules.same_sample(0.01, [])
 
 
+@pytest.mark.parametrize("noise", [1e-200, 1e200])
+def test_one_value_of_a_sample_is_itself_at_any_size(noise: float) -> None:
+    found = rules.same_sample(0.01, [noise]).noise_multiplier
+    assert found == pytest.approx(noise, rel=1e-12)
+    assert rules.same_sample(0.01, [noise, noise]).noise_multiplier == pytest.approx(
+        noise / math.sqrt(2), rel=1e-12
+    )
+    with pytest.raises(UsageError):
+        rules.same_sample(0.01, [5e-324])
+
+
 def test_shuffled_batches_gain_nothing_from_sampling() -> None:
+    """One record made null: it is in one batch an epoch."""
     assert total(rules.every_release(1.0, 20)) == pytest.approx(30.58, abs=5e-3)
+
+
+def test_a_record_added_to_shuffled_batches_moves_another_one() -> None:
+    """Three records of -1 in batches of two, and a fourth of +1 added: by numbers.
+
+    The sums are (-2, -1) before, and (0, -2) or (-2, 0) after.
+    """
+    claimed = total(rules.shuffled_batches(1.0, 1))
+    assert claimed == total(Gaussian(5**-0.5))
+    x = np.linspace(-12, 12, 2401)
+    first, second = np.meshgrid(x, x, indexing="ij", sparse=True)
+
+    def density(a: float, b: float) -> Any:
+        return np.exp(-((first - a) ** 2 + (second - b) ** 2) / 2) / (2 * math.pi)
+
+    before = density(-2, -1)
+    after = (density(0, -2) + density(-2, 0)) / 2
+
+    def delta(eps: float) -> float:
+        gain = np.maximum(after - math.exp(eps) * before, 0)
+        return float(gain.sum() * (x[1] - x[0]) ** 2)
+
+    assert delta(total(rules.every_release(1.0, 1))) > 1e-3
+    assert delta(11.57) > DELTA
+    assert delta(claimed) <= DELTA
 
 
 def test_a_whole_client_as_the_unit() -> None:
@@ -179,6 +221,22 @@ def test_one_noise_for_a_person_at_two_clients() -> None:
     assert math.isinf(rules.central_noise([0.5], 0.01, steps=1, delta=DELTA).epsilon)
 
 
+def test_more_steps_than_are_accounted_for_are_infinite_at_once() -> None:
+    many = 10**6 + 1
+    central = rules.central_noise([1e-5], 5.0, steps=many, delta=DELTA)
+    capped = rules.capped_batch(
+        1e-5, 5.0, records=1000, most=10, steps=many, delta=DELTA
+    )
+    run = [steps(1e-5, 5.0, 10**6), PoissonGaussian(1e-5, 5.0)]
+    search = rules.random_search(run, runs=2.0, shape=1.0, delta=DELTA)
+    replaced = rules.replace_one(run, delta=DELTA)
+    hopeless = rules.capped_batch(
+        0.9, 0.07, records=1000, most=10, steps=10**6, delta=DELTA
+    )
+    for bound in (central, capped, search, replaced, hopeless):
+        assert math.isinf(bound.epsilon)
+
+
 def test_only_the_sum_is_seen() -> None:
     """Ten clients that each add all the noise, and nine who may collude."""
     noises = [rules.sum_view_noise(1.0, clients=10, colluding=k) for k in range(10)]
@@ -223,6 +281,18 @@ def test_capped_batches_cost_a_little_more() -> None:
     assert math.isinf(tiny.epsilon)
 
 
+@pytest.mark.long
+def test_more_records_cost_more_until_most_samples_are_cut() -> None:
+    found = [
+        rules.capped_batch(
+            0.05, 1.0, records=records, most=3, steps=50, delta=DELTA
+        ).epsilon
+        for records in (20, 60, 200)  # 60 is most / rate
+    ]
+    assert found[0] < found[1]
+    assert found[2] < found[1] - 2
+
+
 def test_replacing_a_record_costs_more_than_adding_one() -> None:
     bound = rules.replace_one(A, delta=DELTA)
     assert (bound.epsilon, bound.accountant) == (near(4.696), "PLD")
@@ -230,6 +300,11 @@ def test_replacing_a_record_costs_more_than_adding_one() -> None:
     halved = epsilon([Gaussian(1.5)], delta=DELTA).value
     found = rules.replace_one([Gaussian(3.0)], delta=DELTA).epsilon
     assert found == pytest.approx(halved, abs=2e-4)
+    # As a number it would be above 1000.
+    much = [Repeated(Gaussian(1.0), 600)]
+    assert math.isinf(rules.replace_one(much, delta=DELTA).epsilon)
+    # More than twice what adding one costs.
+    assert 2 * epsilon([Gaussian(3.0)], delta=DELTA).value < halved
     assert math.isinf(rules.replace_one([Gaussian(0.05)], delta=DELTA).epsilon)
 
 
@@ -254,3 +329,22 @@ def test_a_search_is_dearer_than_a_run_and_cheaper_than_all_runs() -> None:
     for runs, shape in ((0.5, 1.0), (2.0, -1.0), (2.0, math.nan), (math.inf, 1.0)):
         with pytest.raises(UsageError):
             rules.random_search(A, runs=runs, shape=shape, delta=DELTA)
+
+
+def test_the_one_run_of_a_search_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = [steps(0.0321, 1.234, 50)]
+    monkeypatch.setattr(renyi, "of_mechanism", lambda mechanism, order: 1.0)
+    with pytest.raises(VerificationError, match="order"):
+        rules.random_search(run, runs=2.0, shape=1.0, delta=DELTA)
+
+
+def test_a_search_that_costs_too_much_is_infinite() -> None:
+    for event in (Gaussian(0.01), Gaussian(1e-200), Repeated(Gaussian(0.2), 30)):
+        found = rules.random_search([event], runs=2.0, shape=1.0, delta=DELTA)
+        assert math.isinf(found.epsilon)
+    # A large finite shape is loose; its limit is not.
+    loose = rules.random_search(A, runs=10.0, shape=1000.0, delta=DELTA).epsilon
+    limit = rules.random_search(A, runs=10.0, shape=math.inf, delta=DELTA).epsilon
+    assert loose > 4 * limit
+    looser = rules.random_search(A, runs=10.0, shape=1e6, delta=DELTA).epsilon
+    assert math.isinf(looser)

@@ -122,11 +122,6 @@ def _within_tolerance(folder: Folder) -> None:
     folder.say(report)
 
 
-def _as_it_was(folder: Folder) -> None:
-    """No lie: everything chained, signed and drawn once more."""
-    folder.rebuild()
-
-
 _EDITS: Final[dict[str, Callable[[Folder], None]]] = {
     "start: another tool": _entries(_field("start", 3, "another tool 1.0")),
     "start: no simulation": _entries(_field("start", 4, 0)),
@@ -146,7 +141,6 @@ _EDITS: Final[dict[str, Callable[[Folder], None]]] = {
     "metrics: a better score": _better_score,
     "page: reworded": _reworded,
     "report: a figure within the tolerance": _within_tolerance,
-    "report: its pages drawn anew": _as_it_was,
 }
 
 BEYOND: Final = tuple(

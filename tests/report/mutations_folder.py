@@ -7,8 +7,6 @@ keys it holds can sign.  Of the others it keeps the signatures that they once ga
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,7 +20,7 @@ from secure_fl.identity import Identity
 from secure_fl.model import GlobalModel
 from secure_fl.plan import Plan
 from secure_fl.privacy import LedgerExport, read_export
-from secure_fl.report import build_report, render_html, render_text, to_json
+from secure_fl.report import build_report, to_json
 from secure_fl.transcript import SPEC, Transcript, countersign, genesis
 
 from .support import Made, rows_of
@@ -187,14 +185,11 @@ class Folder:
         )
 
     def say(self, report: dict[str, Any]) -> None:
-        """Put ``report`` in the report's place, draw its pages, and hash everything."""
+        """Put ``report`` in the report's place, and hash everything.
+
+        Its old pages stay: no verifier reads them.
+        """
         self.files[REPORT] = to_json(report)
-        metrics = json.loads(self.files[METRICS])
-        # A report without this or that cannot be drawn: then its old pages stay.
-        with contextlib.suppress(Exception):
-            page = render_html(report, metrics, pictures=False)
-            text = render_text(report, metrics)
-            self.files |= {"report.html": page.encode(), "report.txt": text.encode()}
         self.seal()
 
 

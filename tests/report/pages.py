@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import json
+from decimal import Decimal
 from typing import Any
 
 from .support import METRICS, Made
@@ -25,6 +26,32 @@ MEASURED: dict[str, Any] = METRICS | {
         ]
     }
 }
+
+
+def looked_up(report: Any, pointer: str) -> Any:
+    """The value of the report at a JSON pointer (RFC 6901)."""
+    value = report
+    for key in pointer.removeprefix("/").split("/"):
+        name = key.replace("~1", "/").replace("~0", "~")
+        value = value[int(name)] if isinstance(value, list) else value[name]
+    return value
+
+
+def shows(text: str, pointer: str, value: float | str) -> bool:
+    """Whether a page may show ``text`` for the value at ``pointer``.
+
+    Bounds are never less than their value, and within its fourth digit; other figures
+    are the nearest of four digits, and whole numbers themselves.
+    """
+    if isinstance(value, str):
+        return (text, value) == ("∞", "infinity")
+    if value == int(value):
+        return text == str(int(value))
+    exact = Decimal(repr(value))
+    over, digit = Decimal(text) - exact, Decimal(1).scaleb(exact.adjusted() - 3)
+    if pointer.startswith(("/claims/", "/epsilon_over_rounds/")):
+        return 0 <= over < digit
+    return abs(over) <= digit / 2
 
 
 def report_of(made: Made) -> dict[str, Any]:

@@ -261,7 +261,15 @@ def test_the_flags_of_the_start(made: Made, tmp_path: Path) -> None:
         # seeded randomness is nothing that a claim could rely on
         assumptions = report["threat_model"]["assumptions"]
         assert ("csprng" in ids(assumptions)) is not flag
-        assert {"id": "trainer", "evidence": "assumed"} in assumptions
+        for assumed in (
+            "unchanged",
+            "trainer",
+            "ledger-kept" if flag else "no-earlier",
+        ):
+            assert {"id": assumed, "evidence": "assumed"} in assumptions
+        assert ("ledger-kept" in ids(assumptions)) is flag
+        assert ("no-earlier" in ids(assumptions)) is not flag
+        assert {"id": "noise-first", "evidence": "tested"} in assumptions
         claim = report["claims"][0]
         assert claim["relies_on"] == assumptions
         assert claim["evidence"] == ("none" if flag else "proved")

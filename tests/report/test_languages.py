@@ -21,7 +21,7 @@ from .support import Made
 
 CHINESE = re.compile("[\u3400-\u9fff]")
 # Words that are the same in every language.
-SAME = {"claim.epsilon", "claim.delta"}
+SAME = {"claim.epsilon", "claim.delta", "score.auc"}
 
 
 @pytest.fixture
@@ -52,6 +52,24 @@ def test_chinese_is_chinese() -> None:
         assert not re.search("[\u4e00-\u9fff][,;:?!]", sentence), key
 
 
+def test_names_of_the_program_are_words(report: dict[str, Any]) -> None:
+    scores = {"accuracy": 0.5, "auc": 0.25}
+    baselines = {"one_member_alone": scores, "pooled_non_private": scores}
+    metrics = {"final": scores, "baselines": baselines}
+    for kind in ("mlp", "custom"):
+        report["subject"]["kind"] = kind
+        for language, table in LANGUAGES.items():
+            page = render_html(report, metrics, language=language)
+            for key in (f"model.{kind}", *(f"baseline.{name}" for name in baselines)):
+                assert table[key] in page
+            for row in report["accounting"]["known_answers"]:
+                assert table[f"answer.{row['id']}"] in page
+                assert row["id"] not in page
+            for name in baselines:
+                assert name not in page
+            assert ("accuracy" in page) is (language == "en")
+
+
 def figures(page: str) -> list[tuple[str, str]]:
     return re.findall(r'<data value="([^"]+)">([^<]+)</data>', page)
 
@@ -75,7 +93,7 @@ def test_a_page_says_its_language(report: dict[str, Any]) -> None:
 def test_chinese_pictures_have_chinese_labels(report: dict[str, Any]) -> None:
     page = render_html(report, MEASURED, language="zh")
     labels = re.findall(r"<text [^>]*>([^<]+)</text>", page)
-    for label in ("轮次", "计划中的上限", "误报率", "随机猜测", "在求和中", "秒"):
+    for label in ("轮次", "计划中的上限", "误报率", "随机猜测", "在总和中", "秒"):
         assert label in labels
 
 

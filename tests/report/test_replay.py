@@ -501,3 +501,17 @@ def test_failed_attempts_are_not_kept(tmp_path: Path) -> None:
     assert kept == [vectors_file(0, 1)]
     lines = verify_run(run.save(tmp_path / "run")).not_checked
     assert [x for x in lines if "vectors of 1 attempts that failed" in x]
+
+
+@pytest.mark.parametrize("where", ["out", "save"])
+def test_kept_vectors_are_their_owners_alone(tmp_path: Path, where: str) -> None:
+    """Whoever reads them has what the aggregator had; the rest may be handed on."""
+    folder = tmp_path / "out"
+    out = folder if where == "out" else None
+    run = sfl.run(kept_plan(rounds=1), trainers(), model=start(), out=out)
+    if where == "save":
+        run.save(folder)
+    modes = {n: (folder / n).stat().st_mode & 0o777 for n in run.files}
+    private = {n for n, mode in modes.items() if mode == 0o600}
+    assert private == {vectors_file(0, 0)}
+    assert {mode for n, mode in modes.items() if n not in private} == {0o644}

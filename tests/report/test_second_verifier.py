@@ -96,7 +96,7 @@ def test_started_by_itself_it_never_imports_the_package(tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert lines[-1] == "VERIFIED"
     kinds = {line.split("  ")[0] for line in lines[:-1]}
-    assert kinds == {"ok", "not checked"}
+    assert kinds == {"ok", "not checked", "compare"}
 
 
 def test_a_refusal_is_one_line_that_names_file_and_check(tmp_path: Path) -> None:
@@ -115,13 +115,19 @@ def test_json_says_what_was_found(
     assert second.main([str(tmp_path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["verified"] is True
-    assert found["file"] is found["check"] is found["problem"] is None
+    report = json.loads(files["report.json"])
+    assert found["plan_hash"] == report["plan"]["hash"]
+    assert found["run_id"] == report["plan"]["run_id"]
+    assert found["report_id"] == report["report_id"]
+    assert found["model_hash"] == report["subject"]["model_hash"]
+    assert found["transcript_head"] == report["transcript_head"]
     assert found["checks"]
     assert found["not_checked"]
     assert set(found["epsilon"]) == {"bank-a", "bank-b", "bank-c", "bank-d"}
     (tmp_path / "plan.toml").write_bytes(files["plan.toml"] + b"#")
     assert second.main([str(tmp_path), "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
+    assert set(found) == {"verified", "file", "check", "problem"}
     assert found["verified"] is False
     assert (found["file"], found["check"]) == ("plan.toml", "V-PLAN-1")
 
@@ -191,6 +197,32 @@ def test_the_auditors_own_copy(tmp_path: Path) -> None:
     broken = refusal(tmp_path, b"= 3")
     assert broken.check == "V-PLAN-6"
     assert broken.file not in files
+
+
+def test_a_draft_does_not_show_whose_keys_they_are(tmp_path: Path) -> None:
+    files = good_files("ckks-keyholder")
+    write(tmp_path, files)
+    plan = files["plan.toml"].decode()
+    draft, _, _ = plan.partition("[run]")
+    none = re.sub(r"(?m)^(key|aggregator|keyholder) = .*\n", "", draft)
+    said = second.verify(tmp_path, none.encode())
+    assert "plan: its settings are those of the auditor's own copy" in said.checks
+    unknown = [line for line in said.not_checked if "copy" in line]
+    assert unknown == ["that the keys in it are the members': the copy names none"]
+
+    some = re.sub(r"(?m)^key = .*\n", "", draft, count=1)
+    unknown = second.verify(tmp_path, some.encode()).not_checked
+    assert [x for x in unknown if "copy lacks" in x and x.endswith(": bank-a")]
+
+    whole = second.verify(tmp_path, plan.encode())
+    assert "plan: it is the auditor's own copy" in whole.checks
+    assert not [line for line in whole.not_checked if "copy" in line]
+    for wrong in (
+        none.replace("[parties]", "[[parties]]"),
+        none.replace("= 8.0", "= 8"),
+    ):
+        assert wrong != none
+        assert refusal(tmp_path, wrong.encode()).file == "plan.toml"
 
 
 def test_a_wrong_call_is_no_refusal(

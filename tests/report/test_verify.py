@@ -20,7 +20,7 @@ from secure_fl.errors import UsageError, VerificationError
 from secure_fl.identity import Identity, key_to_text
 from secure_fl.model import GlobalModel
 from secure_fl.randomness import SystemRandom
-from secure_fl.report import verify_run
+from secure_fl.report import Verified, verify_run
 from secure_fl.report.verify import first_difference
 from secure_fl.transcript import Transcript
 
@@ -61,7 +61,9 @@ def test_a_good_run_is_accepted(made: Made, folder: Path) -> None:
     assert any("recomputed" in line for line in verified.checks)
     # bank-c failed while it uploaded: its ledger says sent, the log holds no vector
     assert [line for line in verified.not_checked if line.startswith("bank-c wrote")]
-    assert not [line for line in verified.not_checked if "another page" in line]
+    assert [
+        line for line in verified.not_checked if line.startswith("what report.html")
+    ]
     # it is a simulation from a seed, and says so
     assert any("simulation" in line for line in verified.not_checked)
     assert any("seeded" in line for line in verified.not_checked)
@@ -105,10 +107,49 @@ def test_the_auditors_copy_of_the_plan(
     copy_ = tmp_path / "copy.toml"
     copy_.write_bytes(made.plan.source)
     verified = verify_run(folder, plan_path=copy_)
-    assert any("own copy" in line for line in verified.checks)
-    source = source_plan(kind="masking", rate="1.0", overlap="disjoint").source
-    copy_.write_bytes(source)
-    verify_run(folder, plan_path=copy_)
+    assert "plan: it is the one in your own copy" in verified.checks
+    assert not about_the_copy(verified)
+    assert len(about_the_copy(verify_run(folder))) == 1
+
+
+def test_a_draft_shows_the_settings_but_not_whose_keys_they_are(
+    made: Made, folder: Path, tmp_path: Path
+) -> None:
+    """Whoever made the folder could have made every key in it."""
+    draft = source_plan(kind="masking", rate="1.0", overlap="disjoint").source
+    copy_ = tmp_path / "copy.toml"
+    copy_.write_bytes(draft)
+    verified = verify_run(folder, plan_path=copy_)
+    assert "plan: its settings are those of your own copy" in verified.checks
+    assert "plan: it is the one in your own copy" not in verified.checks
+    (line,) = about_the_copy(verified)
+    assert "your copy names none" in line
+
+    keys = {n: key_to_text(i.public_key) for n, i in made.identities.items()}
+    some = draft
+    for name in ("bank-a", "bank-b", "bank-c"):
+        at = some.index(b" }", some.index(f'"{name}"'.encode()))
+        some = some[:at] + f', key = "{keys[name]}"'.encode() + some[at:]
+    copy_.write_bytes(some)
+    (line,) = about_the_copy(verify_run(folder, plan_path=copy_))
+    assert "your copy lacks: the aggregator, bank-d;" in line
+
+
+def about_the_copy(verified: Verified) -> list[str]:
+    words = ("the plan you know", "your copy")
+    return [x for x in verified.not_checked if any(word in x for word in words)]
+
+
+def test_what_to_compare_is_what_the_report_says(made: Made, folder: Path) -> None:
+    verified, report = verify_run(folder), json.loads(made.files["report.json"])
+    assert verified.run_id == report["plan"]["run_id"]
+    assert verified.report_id == report["report_id"]
+    assert verified.model_hash == report["subject"]["model_hash"]
+    assert verified.transcript_head == report["transcript_head"]
+    entries = len(Transcript.from_bytes(made.files[TRANSCRIPT]).entries)
+    assert verified.checks[0].startswith(f"transcript: {entries} entries")
+    for what in ("the figures in metrics.json", "the times in ledgers"):
+        assert [x for x in verified.not_checked if x.startswith(what)]
 
 
 @pytest.mark.parametrize(
@@ -122,6 +163,7 @@ def test_the_auditors_copy_of_the_plan(
         (b"max_colluding = 1", b'max_colluding = 1\naggregator = "sfl1other"'),
         (b"records = 300 }", b'records = 300, key = "sfl1other" }'),
         (b"[rounds]", b"[[rounds]]"),
+        (b"[parties]", b"[party]"),
     ],
 )
 def test_another_copy_of_the_plan(
@@ -138,7 +180,10 @@ def test_another_copy_of_the_plan(
 
 def test_an_unreadable_copy_of_the_plan(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "copy.toml"
-    assert refused(folder, plan_path=path).file == str(path)
+    with pytest.raises(UsageError, match=r"copy\.toml does not exist"):
+        verify_run(folder, plan_path=path)
+    with pytest.raises(UsageError, match="is not a file"):
+        verify_run(folder, plan_path=tmp_path)
     path.write_bytes(b"\xff\xfe")
     assert refused(folder, plan_path=path).file == str(path)
 
@@ -169,6 +214,12 @@ def test_a_damaged_file(folder: Path, name: str) -> None:
     path.rmdir()
     os.mkfifo(path)
     assert refused(folder).file == name
+    path.unlink()
+    (folder / "elsewhere").write_bytes(data)
+    path.symlink_to(folder / "elsewhere")
+    error = refused(folder)
+    assert error.file == name
+    assert "is not a regular file" in str(error)
 
 
 def test_what_is_no_run(folder: Path, tmp_path: Path) -> None:
@@ -412,15 +463,6 @@ def test_only_figures_may_differ_more() -> None:
     for name in ("group", "advantage", "posterior"):
         one, other = {name: {"epsilon": 1.0}}, {name: {"epsilon": 1.005}}
         assert first_difference({"clients": one}, {"clients": other}) is not None
-
-
-def test_another_page_is_pointed_out(made: Made, tmp_path: Path) -> None:
-    for name in ("report.html", "report.txt"):
-        data = made.files[name].replace(b"epsilon", b"safety")
-        files = with_file(made, name, data, resign=True)
-        folder = replace(made, files=files).write(tmp_path / name)
-        lines = verify_run(folder).not_checked
-        assert [x for x in lines if x.startswith(f"{name}: ") and "another page" in x]
 
 
 def test_another_model(made: Made, tmp_path: Path) -> None:

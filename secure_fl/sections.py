@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import tomllib
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -22,7 +22,13 @@ __all__ = [
     "Rounds",
     "Training",
     "read_document",
+    "read_toml",
 ]
+
+MOST_BYTES: Final = 2**20
+# tomllib takes a time that grows with the square of the parts of one dotted key, and a
+# key stands on one line.
+_MOST_DOTS: Final = 200
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -194,14 +200,30 @@ class Document(_Section):
     data: Data | None = None
 
 
-def read_document(source: bytes) -> Document:
-    """Parse a plan.  Raises PlanError naming the entry."""
+def read_toml(source: bytes) -> dict[str, Any]:
+    """A plan's entries as they stand.  Raises PlanError.
+
+    What would take long to parse is refused first, here and so in every verifier
+    (protocols/report/SPEC.md, 1 and 3.1).
+    """
+    if len(source) > MOST_BYTES:
+        raise PlanError(f"the plan is larger than {MOST_BYTES} bytes")
+    if any(line.count(b".") > _MOST_DOTS for line in source.split(b"\n")):
+        raise PlanError(
+            f"the plan has a line with more than {_MOST_DOTS} dots",
+            hint="break long lists of numbers into several lines",
+        )
     try:
-        tree = tomllib.loads(source.decode())
+        return tomllib.loads(source.decode())
     except UnicodeDecodeError:
         raise PlanError("the plan is not UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
         raise PlanError(f"the plan is not TOML: {error}") from None
+
+
+def read_document(source: bytes) -> Document:
+    """Parse a plan.  Raises PlanError naming the entry."""
+    tree = read_toml(source)
     try:
         return Document.model_validate(tree)
     except ValidationError as error:

@@ -70,6 +70,14 @@ def make(**parts: str) -> Plan:
     return Plan(text(**parts).encode())
 
 
+def test_what_would_take_long_to_parse_is_refused_first() -> None:
+    key = b".".join([b"a"] * 300) + b" = 1\n"
+    with pytest.raises(PlanError, match="a line with more than 200 dots"):
+        Plan(key)
+    with pytest.raises(PlanError, match="larger than 1048576 bytes"):
+        Plan(b"#" * (2**20 + 1))
+
+
 def test_defaults_are_the_smallest_that_is_safe() -> None:
     plan = make()
     assert plan.names == ("bank-0", "bank-1", "bank-2")

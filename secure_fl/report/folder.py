@@ -21,7 +21,6 @@ __all__ = [
     "TRANSCRIPT",
     "blaming",
     "check_is_run",
-    "check_toml",
     "listed",
     "read",
 ]
@@ -36,9 +35,6 @@ TEXT: Final = "report.txt"
 
 _MIB: Final = 2**20
 _CLAIMS: Final = (REPORT, METRICS, HTML, TEXT)
-# tomllib takes a time that grows with the square of the parts of one dotted key, and a
-# key stands on one line.
-_MOST_DOTS: Final = 200
 FILES: Final = (PLAN, MODEL, METRICS, TRANSCRIPT, REPORT, HTML, TEXT)
 
 
@@ -101,12 +97,6 @@ def most_bytes(name: str) -> int:
     if name == PLAN:
         return _MIB
     return (256 if name in _CLAIMS or name.startswith("ledgers/") else 4096) * _MIB
-
-
-def check_toml(source: bytes) -> None:
-    """Refuse what would take hours to parse (SPEC 3.1).  Raises VerificationError."""
-    if any(line.count(b".") > _MOST_DOTS for line in source.split(b"\n")):
-        raise VerificationError(f"has a line with more than {_MOST_DOTS} dots")
 
 
 def listed(folder: Path) -> list[str]:

@@ -9,15 +9,15 @@ it cannot show: whoever made the folder could have made them all.
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 from ..errors import UsageError, VerificationError
+from ..sections import read_toml
 from .findings import finding
-from .folder import PLAN, blaming, check_toml
+from .folder import PLAN, blaming
 
 __all__ = ["Compared", "compare", "read_copy"]
 
@@ -53,9 +53,7 @@ def compare(source: bytes, copy: bytes | None, path: Path | None) -> Compared:
     if copy == source:
         return Compared((finding("check.copy"),), ())
     with blaming(str(path)):
-        check_toml(copy)
-        given = tomllib.loads(copy.decode())
-        complete = tomllib.loads(source.decode())
+        given, complete = read_toml(copy), read_toml(source)
         lacks = _complete(given, complete) if "run" not in given else []
         # Through JSON, since Python takes 1, 1.0 and true for the same.
         if _plain(given) == _plain(complete):

@@ -44,7 +44,6 @@ from .folder import (
     TRANSCRIPT,
     blaming,
     check_is_run,
-    check_toml,
     listed,
     read,
 )
@@ -224,7 +223,6 @@ def _plan(source: bytes, transcript: Transcript) -> Plan:
                 "is not the plan that this run's transcript starts with",
                 hint="every member signed the original: ask one for its copy",
             )
-        check_toml(source)
         plan = Plan(source)
         if not plan.complete:
             raise VerificationError("lacks keys or a run id")

@@ -18,8 +18,8 @@ key in one hand (``BEYOND`` shows each case that a folder can show):
   the times in it, an attempt of which no trace is left.
 * A release that was reserved and never sent, added or left out at a ledger's end; runs
   before this one, where every ledger was invented with the rest of the folder.
-* Scores and costs in metrics.json, and the wording of the pages: nothing is claimed of
-  them, and a page is drawn anew from report.json.
+* Scores and costs in metrics.json, and the pages: nothing is claimed of the former, and
+  no verifier reads the latter; `secure-fl report` draws them anew from report.json.
 * A figure within the tolerance by which two machines may differ.
 
 A client that lies alone about its own data, noise or sampling is not seen by any of

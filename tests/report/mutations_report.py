@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mutations of the report: every section of it, and the figures a reader looks for.
 
-Everything is hashed anew; its pages, which no verifier reads, stay.  Nobody's key is needed
-to write it; the coalition signs the new hashes and lacks the others' signatures; and
-what everybody signs is still not what plan, transcript and ledgers give.
+Everything is hashed anew; its pages, which no verifier reads, stay.  Nobody's key is
+needed to write it; the coalition signs the new hashes and lacks the others' signatures;
+and what everybody signs is still not what plan, transcript and ledgers give.
 """
 
 from __future__ import annotations

@@ -280,12 +280,15 @@ class Consortium:
             self.log(place, name, "", reveal.encode(s))
         self.open(place, s, survivors, revealing.close().words, reservations)
 
-    def plain_attempt(self, place: tuple[int, int]) -> None:
+    def plain_attempt(
+        self, place: tuple[int, int], present: Sequence[str] = NAMES
+    ) -> None:
+        """Without protection, by those who are ``present``; too few open nothing."""
         s = self.session(place)
         collect = CollectPlain(s)
         self.log(place, "", "", wire.encode({0: 0, 1: s.ctx}))
-        reservations = {n: self.reserve(n, place) for n in NAMES}
-        for name in NAMES:
+        reservations = {n: self.reserve(n, place) for n in present}
+        for name in present:
             self.ledgers[name].sent(reservations[name], ctx=s.ctx, now=self.now())
             claim = reservations[name].entry_hash
             for part in upload(
@@ -296,7 +299,10 @@ class Consortium:
                 else:
                     collect.add(s.roster.index(name), part)
                     self.log(place, name, "", part.encode(s))
-        self.open(place, s, list(NAMES), collect.close().words, reservations)
+        if len(present) < s.parameters.needed:
+            self.fail(place, f"{len(present)} clients are left", culprit="")
+            return
+        self.open(place, s, list(present), collect.close().words, reservations)
 
     def fail(
         self, place: tuple[int, int], reason: str, *, culprit: str = "bank-c"

@@ -19,6 +19,7 @@ from ..files import write_durably
 from ..model import GlobalModel
 from ..plan import Plan, load_plan
 from ..randomness import RandomSource, SystemRandom
+from ..report import require_pages
 from .result import Progress, Run
 from .setup import discard, prepare, require_empty
 from .setup import resume as resume_setup
@@ -64,6 +65,7 @@ def run(
     source = plan if isinstance(plan, Plan) else load_plan(plan)
     out_path = Path(out) if out is not None else None
     home_path = Path(home) if home is not None else None
+    require_pages()  # before anything is charged: the report is drawn last
     if source.protection.kind == "ckks":
         require_backend()
     missing = set(source.names) ^ set(clients)

@@ -7,7 +7,7 @@ Imports no matplotlib, jinja2 or dp-accounting until one of them is needed.
 from __future__ import annotations
 
 from .build import Report, build_report, to_json
-from .render import render_html, render_text
+from .render import render_html, render_text, require_pages
 from .tool import tool_text
 from .verify import Verified, verify_run
 
@@ -17,6 +17,7 @@ __all__ = [
     "build_report",
     "render_html",
     "render_text",
+    "require_pages",
     "to_json",
     "tool_text",
     "verify_run",

@@ -83,8 +83,11 @@ def read(folder: Path, name: str) -> bytes:
     """
     path = folder / name
     with blaming(name):
-        if path.is_symlink() or not path.is_file():
-            there = path.is_symlink() or path.exists()
+        linked = path.is_symlink() or (
+            path.parent != folder and path.parent.is_symlink()
+        )
+        if linked or not path.is_file():
+            there = linked or path.exists()
             state = "is not a regular file" if there else "is missing"
             raise VerificationError(state, hint="verify the whole folder of the run")
         if path.stat().st_size > most_bytes(name):

@@ -7,6 +7,7 @@ pure functions of report.json and metrics.json.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,7 @@ from .page import make_page
 from .pictures import draw
 from .strings import TAGS
 
-__all__ = ["render_html", "render_text"]
+__all__ = ["render_html", "render_text", "require_pages"]
 
 WIDTH: Final = 80
 _FOLDER: Final = Path(__file__).parent
@@ -33,14 +34,18 @@ def render_html(
     Raises UsageError for a language without a table of strings, or where jinja2 or
     matplotlib is not installed.
     """
-    page = make_page(report, metrics, language=language)
-    try:
-        return _html(page, language)
-    except ImportError:
-        raise UsageError(
-            "jinja2 or matplotlib is not installed",
-            hint='install them with: pip install "secure-fl[report]"',
-        ) from None
+    require_pages()
+    return _html(make_page(report, metrics, language=language), language)
+
+
+def require_pages() -> None:
+    """Raises UsageError, saying what to install, where no HTML can be drawn."""
+    for name in ("jinja2", "matplotlib"):
+        if importlib.util.find_spec(name) is None:
+            raise UsageError(
+                f"{name} is not installed",
+                hint='install it with: pip install "secure-fl[report]"',
+            )
 
 
 def _html(page: Page, language: str) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -231,6 +232,27 @@ def test_noise_is_not_repeated_between_runs() -> None:
         for _ in range(2)
     )
     assert np.count_nonzero(one == two) < one.size / 10
+
+
+@pytest.mark.parametrize("name", ["jinja2", "matplotlib"])
+def test_what_draws_the_report_is_missed_before_anything_is_charged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda wanted, package=None: None if wanted == name else find(wanted, package),
+    )
+    with pytest.raises(UsageError, match=f"{name} is not installed"):
+        sfl.run(
+            plan(),
+            trainers(),
+            model=start(),
+            out=tmp_path / "out",
+            home=tmp_path / "home",
+        )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_trainer_that_fails_after_its_noise_is_charged(tmp_path: Path) -> None:

@@ -66,6 +66,14 @@ def earlier(book: Book, event: Event, round_index: int) -> bytes:
     return entry.hash
 
 
+def test_ledgers_that_lie_elsewhere(made: Made, tmp_path: Path) -> None:
+    """Their bytes are right, today."""
+    folder = made.write(tmp_path / "run")
+    (folder / "ledgers").rename(tmp_path / "elsewhere")
+    (folder / "ledgers").symlink_to(tmp_path / "elsewhere")
+    both_refuse(folder, "ledgers/bank-a.cbor", "regular file")
+
+
 def test_a_history_of_very_many_mechanisms(made: Made, tmp_path: Path) -> None:
     """Each costs next to nothing, but to compose them would take hours."""
     book = book_of(made, "bank-d")

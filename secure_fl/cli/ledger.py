@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +18,7 @@ from ..privacy import Ledger, LedgerExport, read_export
 from ..privacy.book import Book
 from ..privacy.spending import Spending, Spent, spending
 from .keys import passphrase_option, secret_bytes
-from .output import safe
+from .output import create, json_number, safe
 
 __all__ = ["group"]
 
@@ -120,11 +119,7 @@ def export(
             key, name=ledger.client, passphrase=secret_bytes(passphrase)
         )
         data = ledger.export(_lineage(ledger, lineage), identity=identity)
-    try:
-        with output.open("xb") as file:
-            file.write(data)
-    except FileExistsError:
-        raise UsageError(f"{output} exists", hint="choose another file") from None
+    create(output, data)
 
 
 @group.command("check")
@@ -314,7 +309,7 @@ def _as_dict(book: Book, spent: Spending | None) -> dict[str, Any]:
         "unit": spent.last.unit,
         "adjacency": spent.last.adjacency,
         "delta": spent.delta,
-        "limit": _number(spent.last.limit),
+        "limit": json_number(spent.last.limit),
         "total": _spent_dict(spent.total),
         "years": [{"year": y, **_spent_dict(s)} for y, s in spent.years],
         "runs": [{"run_id": r.hex(), **_spent_dict(s)} for r, s in spent.runs],
@@ -323,14 +318,9 @@ def _as_dict(book: Book, spent: Spending | None) -> dict[str, Any]:
 
 def _spent_dict(spent: Spent) -> dict[str, Any]:
     return {
-        "epsilon": _number(spent.epsilon),
+        "epsilon": json_number(spent.epsilon),
         "charged": spent.charged,
         "aborted": spent.aborted,
         "first": spent.first.isoformat(),
         "last": spent.last.isoformat(),
     }
-
-
-def _number(value: float) -> float | str:
-    """JSON has no infinity."""
-    return value if math.isfinite(value) else "infinity"

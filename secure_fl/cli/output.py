@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import click
 
 from ..errors import UsageError
+from ..report.figures import INFINITY
 
-__all__ = ["output_option", "put", "safe", "say"]
+__all__ = ["create", "json_number", "output_option", "put", "safe", "say"]
 
 output_option = click.option(
     "-o",
@@ -24,11 +26,21 @@ def put(text: str, output: Path | None) -> None:
     if output is None:
         click.echo(text, nl=False)
         return
+    create(output, text.encode())
+
+
+def create(output: Path, data: bytes) -> None:
+    """A new file.  Raises UsageError where there is one."""
     try:
-        with output.open("x", encoding="utf-8") as file:
-            file.write(text)
+        with output.open("xb") as file:
+            file.write(data)
     except FileExistsError:
         raise UsageError(f"{output} exists", hint="choose another file") from None
+
+
+def json_number(value: float) -> float | str:
+    """JSON has no infinity."""
+    return value if math.isfinite(value) else INFINITY
 
 
 def safe(text: str) -> str:

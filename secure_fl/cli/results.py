@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import click
 from ..errors import UsageError, VerificationError
 from ..report import Verified, render_html, render_text, to_json, verify_run
 from ..report.registry import registry_yaml
-from .output import output_option, put, safe
+from .output import json_number, output_option, put, safe
 
 __all__ = ["report", "verify"]
 
@@ -136,8 +135,7 @@ def _as_dict(verified: Verified) -> dict[str, object]:
         "checks": list(verified.checks),
         "not_checked": list(verified.not_checked),
         "epsilon": {
-            client: value if math.isfinite(value) else "infinity"
-            for client, value in verified.epsilon.items()
+            client: json_number(value) for client, value in verified.epsilon.items()
         },
     }
 

@@ -16,7 +16,7 @@ from typing import final
 from ..files import write_durably
 from ..model import GlobalModel
 from ..plan import Plan
-from ..report.vectors import START, Kept, is_chunk, vectors_file
+from ..report.vectors import FOLDER, START, Kept, is_chunk, vectors_file
 from ..round import Aggregation
 from ..transcript import Entry
 
@@ -95,7 +95,7 @@ class VectorStore:
         names = [vectors_file(e.integer(0), e.integer(1)) for e in rounds]
         paths = {name: self._out / name for name in [START, *names]}
         # One whose round a killed process did not come to record: it was made again.
-        for path in (self._out / names[0]).parent.iterdir():
+        for path in (self._out / FOLDER).iterdir():
             if path not in paths.values():
                 path.unlink()
         return paths
@@ -104,12 +104,11 @@ class VectorStore:
 def file_mode(name: str) -> int:
     """The mode of a run's file: whoever reads kept vectors has what the aggregator had,
     so they are their owner's alone."""
-    folder = vectors_file(0, 0).partition("/")[0]
-    return 0o600 if name.startswith(f"{folder}/") else 0o644
+    return 0o600 if name.startswith(f"{FOLDER}/") else 0o644
 
 
 def discard_vectors(out: Path) -> None:
     """Take away what a run that opened nothing may have left in its folder."""
     with contextlib.suppress(OSError):
         (out / START).unlink(missing_ok=True)
-    shutil.rmtree((out / vectors_file(0, 0)).parent, ignore_errors=True)
+    shutil.rmtree(out / FOLDER, ignore_errors=True)

@@ -42,17 +42,18 @@ from ..context import kind_of
 from ..errors import ProtocolError
 from ..identity import Roster
 
-__all__ = ["START", "Kept", "is_chunk", "vectors_file"]
+__all__ = ["FOLDER", "START", "Kept", "is_chunk", "vectors_file"]
 
 SPEC: Final = "secure-fl/vectors/1"
 START: Final = "start.safetensors"
+FOLDER: Final = "vectors"
 _CHUNKS: Final = (5, 12)  # of words, of ciphertexts
 _HASHED: Final = (10, 17)  # revealed shares, a request to a key holder
 
 
 def vectors_file(round_index: int, attempt: int) -> str:
     """The name, within a run's folder, of what is kept of an opened attempt."""
-    return f"vectors/round-{round_index:05}-attempt-{attempt}.cbor"
+    return f"{FOLDER}/round-{round_index:05}-attempt-{attempt}.cbor"
 
 
 def is_chunk(message: bytes) -> bool:

@@ -6,7 +6,6 @@ Both verifiers refuse them, soon, and name the same file.
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +15,14 @@ import pytest
 
 from secure_fl import wire
 from secure_fl.errors import UsageError, VerificationError
-from secure_fl.privacy import Event, Gaussian, PoissonGaussian
+from secure_fl.privacy import Gaussian, PoissonGaussian
 from secure_fl.privacy import book as books
 from secure_fl.privacy.book import Book, export_bytes
 from secure_fl.report import verify_run
 
 from . import support
 from .support import Consortium, Made, rewritten, with_file
-from .test_ledgers import book_of
+from .test_ledgers import book_of, earlier
 from .test_second_verifier import second
 
 LEDGER = "ledgers/bank-d.cbor"
@@ -47,23 +46,6 @@ def signed(made: Made, folder: Path, name: str, data: bytes) -> Path:
 def with_ledger(made: Made, folder: Path, book: Book) -> Path:
     data = export_bytes(book, identity=made.identities["bank-d"])
     return signed(made, folder, LEDGER, data)
-
-
-def earlier(book: Book, event: Event, round_index: int) -> bytes:
-    """A release of another run, charged to the same data."""
-    entry = book.next_reserved(
-        run_id=bytes(16),
-        round_index=round_index,
-        attempt=0,
-        event=event,
-        unit="record",
-        adjacency="add-or-remove-one",
-        delta=1e-5,
-        limit=math.inf,
-        now=0,
-    )
-    book.append(entry)
-    return entry.hash
 
 
 def test_ledgers_that_lie_elsewhere(made: Made, tmp_path: Path) -> None:

@@ -188,23 +188,45 @@ def test_a_context_nobody_knows(made: Made, tmp_path: Path) -> None:
     assert refused(made, tmp_path, "bank-d", book).file == "ledgers/bank-d.cbor"
 
 
+def reserved_once_more(made: Made, book: Book) -> bytes:
+    """One more release of this run, of round 1, attempt 1; the hash of its entry."""
+    assert made.plan.run_id is not None
+    entry = book.next_reserved(
+        run_id=made.plan.run_id,
+        round_index=1,
+        attempt=1,
+        event=made.plan.release,
+        unit="record",
+        adjacency="add-or-remove-one",
+        delta=made.plan.privacy.delta,
+        limit=made.plan.privacy.epsilon,
+        now=book.entries[-1].time,
+    )
+    book.append(entry)
+    return entry.hash
+
+
+def earlier(book: Book, event: Event, round_index: int) -> bytes:
+    """A release of another run, charged to the same data."""
+    entry = book.next_reserved(
+        run_id=bytes(16),
+        round_index=round_index,
+        attempt=0,
+        event=event,
+        unit="record",
+        adjacency="add-or-remove-one",
+        delta=1e-5,
+        limit=math.inf,
+        now=0,
+    )
+    book.append(entry)
+    return entry.hash
+
+
 def test_a_release_more(made: Made, tmp_path: Path) -> None:
     """Charged and never logged: possible, but the report does not say so."""
     book = book_of(made, "bank-d")
-    assert made.plan.run_id is not None
-    book.append(
-        book.next_reserved(
-            run_id=made.plan.run_id,
-            round_index=1,
-            attempt=1,
-            event=made.plan.release,
-            unit="record",
-            adjacency="add-or-remove-one",
-            delta=made.plan.privacy.delta,
-            limit=made.plan.privacy.epsilon,
-            now=entries_of(made, "bank-d")[-1].time,
-        )
-    )
+    reserved_once_more(made, book)
     error = refused(made, tmp_path, "bank-d", book)
     assert error.file == "report.json"
     assert "bank-d" in str(error)
@@ -213,19 +235,7 @@ def test_a_release_more(made: Made, tmp_path: Path) -> None:
 def test_a_budget_overspent_elsewhere(made: Made, tmp_path: Path) -> None:
     """Another run of the same data set has spent more than this plan allows."""
     book = book_of(made, "bank-d")
-    book.append(
-        book.next_reserved(
-            run_id=bytes(16),
-            round_index=0,
-            attempt=0,
-            event=Gaussian(0.5),
-            unit="record",
-            adjacency="add-or-remove-one",
-            delta=1e-5,
-            limit=math.inf,
-            now=0,
-        )
-    )
+    earlier(book, Gaussian(0.5), 0)
     error = refused(made, tmp_path, "bank-d", book)
     assert error.file == "ledgers/bank-d.cbor"
     assert "above the plan's limit" in str(error)
@@ -251,20 +261,7 @@ def test_a_book_signed_by_another(made: Made, tmp_path: Path) -> None:
 
 def reserved_again(made: Made, book: Book, ctx: bytes) -> None:
     """One more release of round 1, attempt 1, sent in ``ctx``."""
-    assert made.plan.run_id is not None
-    entry = book.next_reserved(
-        run_id=made.plan.run_id,
-        round_index=1,
-        attempt=1,
-        event=made.plan.release,
-        unit="record",
-        adjacency="add-or-remove-one",
-        delta=made.plan.privacy.delta,
-        limit=made.plan.privacy.epsilon,
-        now=0,
-    )
-    book.append(entry)
-    step = book.next_step(entry.hash, "sent", ctx=ctx, now=0)
+    step = book.next_step(reserved_once_more(made, book), "sent", ctx=ctx, now=0)
     assert step is not None
     book.append(step)
 

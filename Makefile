@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := ckks,train,report,examples,dev
+EXTRAS := ckks,train,hf,exact,report,examples,dev
 # One process per core, each with one thread: the tests are many and small.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses=auto --maxprocesses=4 --dist=worksteal
 # One file pins what must be pinned; see README, "Choosing a PyTorch build".
@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 FLOWER := .venv-flower
 FLOWER_STAMP := $(FLOWER)/.installed
 
-.PHONY: setup browser demo test test-long lint types floors check bench bench-tenseal bench-flower clean
+.PHONY: setup browser demo test test-long lint types floors check bench bench-tenseal bench-train bench-flower clean
 
 setup: $(STAMP)
 
@@ -53,6 +53,10 @@ bench: $(STAMP)
 # TenSEAL, as others configure it, beside ours; ARGS="--quick" for a small case.
 bench-tenseal: $(STAMP)
 	@$(BIN)/python benchmarks/against_tenseal.py $(ARGS)
+
+# Ways to fine-tune beside each other; ARGS="--quick", ARGS="--data FOLDER" for texts.
+bench-train: $(STAMP)
+	@$(BIN)/python benchmarks/training.py $(ARGS)
 
 # Flower beside ours, in an environment of its own; ARGS="--quick" for one case.
 $(FLOWER_STAMP): pyproject.toml constraints.txt

@@ -11,16 +11,16 @@ from __future__ import annotations
 import functools
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, final
 
-import numpy as np
 import tomli_w
-from numpy.typing import NDArray
 
 from . import ckks, masking, wire
+from .checks import check_document, quorum
 from .errors import PlanError, UsageError
-from .fixedpoint import Encoding, Word, finest_step
+from .fixedpoint import Encoding, finest_step
 from .identity import (
     Identity,
     Member,
@@ -28,8 +28,16 @@ from .identity import (
     check_public_key,
     key_from_text,
 )
-from .masking import default_threshold, smallest_threshold
-from .privacy import Event, PoissonGaussian, Repeated, calibrate_noise, epsilon
+from .privacy import (
+    Event,
+    PoissonGaussian,
+    Repeated,
+    calibrate_noise,
+    calibrate_release,
+    epsilon,
+    own_share,
+)
+from .privacy.grid import Grid
 from .sections import MemberEntry, read_document
 
 __all__ = [
@@ -38,7 +46,6 @@ __all__ = [
     "Session",
     "endorse",
     "load_plan",
-    "read_sum",
     "verify_endorsement",
 ]
 
@@ -46,6 +53,9 @@ Session = masking.Session | ckks.Session
 
 SCHEMA: Final = "secure-fl/plan/1"
 _ENDORSEMENT: Final = "secure-fl/plan/1 endorsement"
+_ROTATION: Final = "secure-fl/rotation/1"
+_CLIP: Final = 16.0  # of an update that carries its own noise
+_LEAST_NOISE: Final = 0.2  # that is ever calibrated
 
 
 @final
@@ -57,6 +67,7 @@ class Plan:
         self.source = source
         self.folder = folder
         doc = read_document(source)
+        check_document(doc)
         self.name = doc.name
         self.run_id = bytes.fromhex(doc.run.id) if doc.run else None
         self.parties = doc.parties
@@ -66,7 +77,8 @@ class Plan:
         self.model = doc.model
         self.training = doc.training
         self.data = doc.data
-        self._cross_check()
+        self.threshold, self.min_clients = quorum(doc.parties)
+        self._check()
 
     # -- what follows from the entries ------------------------------------------
 
@@ -89,25 +101,14 @@ class Plan:
         )
 
     @property
-    def threshold(self) -> int:
-        if self.parties.threshold is not None:
-            return self.parties.threshold
-        return default_threshold(len(self.names), self.parties.max_colluding)
-
-    @property
-    def min_clients(self) -> int:
-        if self.parties.min_clients is not None:
-            return self.parties.min_clients
-        return max(self.parties.max_colluding + 2, self.threshold)
-
-    @property
     def complete(self) -> bool:
-        """Whether it names every key and its run, as a run needs."""
+        """Whether it names every key, its run and its grid, as a run needs."""
         parties = self.parties
         keys = [m.key for m in parties.members] + [parties.aggregator]
         if self.has_keyholder:
             keys.append(parties.keyholder)
-        return all(keys) and self.run_id is not None
+        sized = not self.distributed or self.model.values is not None
+        return all(keys) and sized and self.run_id is not None
 
     @property
     def has_keyholder(self) -> bool:
@@ -142,59 +143,157 @@ class Plan:
         """The name under which a client's ledger charges the data set."""
         return self.privacy.lineage or self.name
 
+    @property
+    def distributed(self) -> bool:
+        """Whether clients add shares of noise to one sum, which alone is private."""
+        return self.privacy.mode == "distributed"
+
+    @property
+    def values(self) -> int:
+        """Of a distributed plan: the model's size, which its grid depends on."""
+        if self.model.values is None:
+            raise PlanError(
+                "is missing",
+                key="model.values",
+                hint="state how many values the model has; a run fills it in",
+            )
+        return self.model.values
+
     @functools.cached_property
     def encoding(self) -> Encoding:
+        """How a vector's numbers, multiples of ``step``, stand in words."""
         p = self.protection
         clients = len(self.names)
+        if self.distributed:
+            return Encoding(self.grid.clip, self.grid.step, p.word_bits, clients)
         weight = max(m.weight for m in self.parties.members)
+        clip = p.clip or _CLIP
         step = p.step or finest_step(
-            clip=p.clip, word_bits=p.word_bits, clients=clients, max_weight=weight
+            clip=clip, word_bits=p.word_bits, clients=clients, max_weight=weight
         )
-        return Encoding(p.clip, step, p.word_bits, clients, weight)
+        return Encoding(clip, step, p.word_bits, clients, weight)
+
+    @functools.cached_property
+    def grid(self) -> Grid:
+        """Of a distributed plan: how a client rounds its vector and adds its share."""
+        return self._grid(self.noise_multiplier)
+
+    def _grid(self, noise_multiplier: float) -> Grid:
+        p = self.privacy
+        return Grid.of(
+            values=self.values,
+            kind=p.noise,
+            unit=p.unit,
+            rate=p.sampling_rate,
+            clip_norm=p.clip_norm,
+            noise_multiplier=noise_multiplier,
+            shares=self.min_clients - self.parties.max_colluding,
+            clients=len(self.names),
+            word_bits=self.protection.word_bits,
+            clip=self.protection.clip,
+            step=self.protection.step,
+            rounds=self.rounds.count,
+            attempts=self.rounds.max_attempts,
+        )
 
     @functools.cached_property
     def noise_multiplier(self) -> float:
-        """The plan's own, or the smallest that keeps all budgeted releases within."""
+        """The plan's own, or the smallest that keeps all budgeted releases within.
+
+        Standard deviation over clip norm: of a member's noise in local mode, and of
+        the noise in a sum with the fewest honest clients in distributed mode.
+        """
         p = self.privacy
         if p.noise_multiplier is not None:
             return p.noise_multiplier
-        steps = (self.rounds.count + self.rounds.spare) * p.local_steps
+        if self.distributed:
+            # What has no room for the least noise has none for more; the grid of the
+            # noise that is found is checked on its own.
+            least = self._grid(_LEAST_NOISE)
+            return calibrate_release(
+                lambda noise: replace(least, noise_multiplier=noise).event,
+                count=self._budgeted,
+                epsilon=p.epsilon,
+                delta=p.delta,
+            )
         return calibrate_noise(
-            epsilon=p.epsilon, delta=p.delta, rate=p.sampling_rate, steps=steps
+            epsilon=p.epsilon,
+            delta=p.delta,
+            rate=p.sampling_rate,
+            steps=self._budgeted * p.local_steps,
         )
 
     @property
     def release(self) -> Event:
         """What one client's one release costs: the event its ledger reserves."""
+        if self.distributed:
+            return self.grid.event
         p = self.privacy
         step = PoissonGaussian(p.sampling_rate, self.noise_multiplier)
         return Repeated(step, p.local_steps)
 
+    @property
+    def _budgeted(self) -> int:
+        return self.rounds.count + self.rounds.spare
+
     def projected_epsilon(self) -> float:
         """Epsilon of all budgeted releases of one member, spare ones included."""
-        budgeted = self.rounds.count + self.rounds.spare
-        return epsilon([self.release] * budgeted, delta=self.privacy.delta).value
+        return self._epsilon([self.release] * self._budgeted)
+
+    def projected_own_share(self) -> float:
+        """The same where all others collude: only its own noise is left to a member."""
+        return self._epsilon([own_share(self.release)] * self._budgeted)
 
     def projected_consortium(self) -> float:
         """The same for a record at every member; that of one where none is at two."""
         members = 1 if self.privacy.overlap == "disjoint" else len(self.names)
-        budgeted = (self.rounds.count + self.rounds.spare) * members
-        return epsilon([self.release] * budgeted, delta=self.privacy.delta).value
+        return self._epsilon([self.release] * (self._budgeted * members))
+
+    def _epsilon(self, releases: list[Event]) -> float:
+        return epsilon(releases, delta=self.privacy.delta).value
+
+    # -- what an attempt is made of ----------------------------------------------
+
+    def length(self, size: int) -> int:
+        """Words of one client's vector, for a model of ``size`` values.
+
+        Local mode: one a value, and one that counts the clipped ones.  Distributed: a
+        whole number of the grid's blocks, and nothing exact beside them.  Raises
+        UsageError where the plan is for another size.
+        """
+        if not self.distributed:
+            return size + 1
+        if size != self.values:
+            raise UsageError(
+                f"the model has {size} values, and the plan says {self.values}",
+                hint="noise and step depend on it: plan for this model",
+            )
+        return self.grid.padded
+
+    def rotation(self, round_index: int) -> bytes:
+        """The public key of a distributed round's rotation, the same in all attempts.
+
+        So an update that is sent in a later attempt stays what it was.
+        """
+        return wire.encode([_ROTATION, self.hash, self._run(), round_index])
 
     def packing(self, size: int) -> ckks.Packing:
-        """How a model of ``size`` values, and its counter, stand in ciphertexts.
+        """How one client's vector, for a model of ``size`` values, is encrypted.
 
-        Raises PlanError where no ring holds them.
+        Raises PlanError where no ring holds its words.
         """
+        return self._packing(self.length(size))
+
+    def _packing(self, length: int) -> ckks.Packing:
         packing = ckks.choose_packing(
             clients=len(self.names),
             word_bits=self.protection.word_bits,
-            length=size + 1,
+            length=length,
         )
-        each = packing.blocks(size + 1) * packing.ring.degree
+        each = packing.blocks(length) * packing.ring.degree
         if each * self.rounds.count * self.rounds.max_attempts > ckks.MOST_COEFFICIENTS:
             raise PlanError(
-                f"{self.rounds.count} rounds of {size} values are too many: an error "
+                f"{self.rounds.count} rounds of {length} words are too many: an error "
                 "could be taken for a value",
                 key="rounds.count",
                 hint="plan fewer rounds",
@@ -206,7 +305,7 @@ class Plan:
     ) -> Session:
         """The context of one attempt, as every party computes it for itself.
 
-        ``size``: values of the model; one word more counts clipped coordinates.
+        ``size``: values of the model.  Raises UsageError where the plan is for another.
         """
         place = (
             self.hash,
@@ -217,13 +316,14 @@ class Plan:
             model_hash,
         )
         p = self.protection
+        length = self.length(size)
         if p.kind == "ckks":
-            packing = self.packing(size)
+            packing = self._packing(length)
             return ckks.Session(
                 *place,
                 ckks.Parameters(
                     clients=len(self.names),
-                    length=size + 1,
+                    length=length,
                     packing=packing,
                     chunk_blocks=max(1, p.chunk_words // packing.values),
                     min_clients=self.min_clients,
@@ -232,7 +332,7 @@ class Plan:
                 ),
             )
         return masking.Session(
-            *place, self._masking(size + 1, p.word_bits, p.chunk_words)
+            *place, self._masking(length, p.word_bits, p.chunk_words)
         )
 
     def key_session(self, session: ckks.Session) -> masking.Session:
@@ -281,9 +381,10 @@ class Plan:
         """The endorsed instance: keys, run id, noise and the start's hash filled in.
 
         The noise multiplier is written out, so that nobody has to calibrate again, or
-        with another version of the accountant, to know it.
+        with another version of the accountant, to know it.  Raises PlanError where a
+        distributed plan does not say how many values the model has.
         """
-        tree: dict[str, Any] = tomllib.loads(self.source.decode())
+        tree = self._tree()
         for entry in tree["parties"]["members"]:
             entry["key"] = keys[entry["name"]]
         tree["parties"]["aggregator"] = aggregator
@@ -293,81 +394,78 @@ class Plan:
             tree["model"]["start_sha256"] = start_sha256
         tree["privacy"]["noise_multiplier"] = self.noise_multiplier
         tree["run"] = {"id": run_id.hex()}
+        return self._of(tree)
+
+    def with_values(self, size: int) -> Plan:
+        """The plan for a model of ``size`` values: itself where it depends on none.
+
+        Raises PlanError where it is for another size.
+        """
+        if not self.distributed or self.model.values == size:
+            return self
+        if self.model.values is not None:
+            raise PlanError(
+                f"is {self.model.values}, and the model has {size}",
+                key="model.values",
+                hint="leave it out of a draft: a run fills it in",
+            )
+        tree = self._tree()
+        tree["model"]["values"] = size
+        return self._of(tree)
+
+    def alone(self, *, records: int | None = None) -> Plan:
+        """What a member may do without the others for the same epsilon: local mode.
+
+        ``records``: what each member holds, in place of its own.  Of a distributed plan
+        every round becomes one step at rate 1, whose update is minus the gradient;
+        ``Descent.step`` makes of it the step that the plan's aggregator would take.
+        Raises UsageError where the unit is a client.
+        """
+        if self.distributed and self.privacy.unit == "client":
+            raise UsageError(
+                "a client alone has no sum to hide in",
+                hint="compare with pooled data that are not private",
+            )
+        tree = self._tree()
+        if records is not None:
+            for entry in tree["parties"]["members"]:
+                entry["records"] = records
+        if self.distributed:
+            tree["privacy"]["mode"] = "local"
+            tree["training"] = {"way": tree["training"]["way"], "learning_rate": 1.0}
+            for section, key in (
+                ("privacy", "noise"),
+                ("privacy", "noise_multiplier"),
+                ("model", "values"),
+                ("protection", "clip"),
+                ("protection", "step"),
+            ):
+                tree[section].pop(key, None)
+        return self._of(tree)
+
+    def _tree(self) -> dict[str, Any]:
+        return tomllib.loads(self.source.decode())
+
+    def _of(self, tree: dict[str, Any]) -> Plan:
         return Plan(tomli_w.dumps(tree).encode(), folder=self.folder)
 
-    def _cross_check(self) -> None:
-        names = self.names
-        if len(set(names)) != len(names):
-            raise PlanError(
-                "two members share a name",
-                key="parties.members",
-                hint="give each its own",
-            )
-        n, colluding = len(names), self.parties.max_colluding
-        floor = smallest_threshold(n, colluding)
-        if not floor <= self.threshold <= n:
-            raise PlanError(
-                f"{self.threshold} is not within {floor} to {n}",
-                key="parties.threshold",
-                hint=f"{n} members with {colluding} colluding need at least {floor}",
-            )
-        low = max(colluding + 2, self.threshold)
-        if not low <= self.min_clients <= n:
-            raise PlanError(
-                f"{self.min_clients} is not within {low} to {n}",
-                key="parties.min_clients",
-                hint="it is at least max_colluding + 2 and the threshold",
-            )
-        _ = self.encoding  # SPEC masking, section 3: no sum may wrap
-        self._check_protection()
-        if self.data is not None and self.data.files is not None:
-            _same_names("data.files", self.data.files, names)
-        if self.data is not None and self.data.split_values is not None:
-            _same_names("data.split_values", self.data.split_values, names)
-        p = self.privacy
-        most = max(m.records for m in self.parties.members)
-        if p.delta * most > 1:
-            raise PlanError(
-                f"{p.delta:g} times {most} records is above 1: publishing a record "
-                "outright would satisfy it",
-                key="privacy.delta",
-                hint=f"choose one well below {1 / most:.1g}",
-            )
-        if p.noise_multiplier is not None:
-            projected = self.projected_epsilon()
-            if projected > p.epsilon:
-                budgeted = self.rounds.count + self.rounds.spare
-                raise PlanError(
-                    f"{budgeted} releases ({self.rounds.spare} spare) would spend "
-                    f"{projected:.4g} of {p.epsilon:g}",
-                    key="privacy.epsilon",
-                    hint="raise the noise multiplier (or leave it out: it is then "
-                    "calibrated), or plan fewer rounds",
-                )
-
-    def _check_protection(self) -> None:
-        parties = self.parties
+    def _check(self) -> None:
+        """What :func:`checks.check_document` cannot know: grids, rings and epsilons."""
+        if not self.distributed or self.privacy.noise_multiplier is not None:
+            _ = self.encoding  # SPEC masking, section 3: no sum may wrap
         if self.protection.kind == "ckks":
-            self.packing(0)  # raises where no ring holds one word
-        if self.protection.keep_vectors and self.protection.kind == "plain":
-            raise PlanError(
-                "would publish every client's update",
-                key="protection.keep_vectors",
-                hint="leave it out, or choose a protection",
-            )
-        if parties.keyholder is None:
+            self._packing(1)  # raises where no ring holds one word
+        limit = self.privacy.epsilon
+        if self.privacy.noise_multiplier is None:
             return
-        if not self.has_keyholder:
+        projected = self.projected_epsilon()
+        if projected > limit:
             raise PlanError(
-                "has nothing to do",
-                key="parties.keyholder",
-                hint="it goes with kind = 'ckks' and keys = 'keyholder'",
-            )
-        if parties.keyholder in (parties.aggregator, *(m.key for m in parties.members)):
-            raise PlanError(
-                "is the aggregator or a member",
-                key="parties.keyholder",
-                hint="whoever holds keys must not see ciphertexts: name somebody else",
+                f"{self._budgeted} releases ({self.rounds.spare} spare) would spend "
+                f"{projected:.4g} of {limit:g}",
+                key="privacy.epsilon",
+                hint="raise the noise multiplier (or leave it out: it is then "
+                "calibrated), or plan fewer rounds",
             )
 
 
@@ -383,16 +481,6 @@ def _key(party: str, text: str | None) -> bytes:
     return key
 
 
-def _same_names(key: str, given: Mapping[str, object], names: tuple[str, ...]) -> None:
-    if set(given) != set(names):
-        wrong = sorted(set(given) ^ set(names))
-        raise PlanError(
-            f"does not match the members: {', '.join(wrong)}",
-            key=key,
-            hint="give one entry for each member, and no other",
-        )
-
-
 def load_plan(path: str | Path) -> Plan:
     """Read and check a plan file.  Raises PlanError, with the reason and a hint."""
     path = Path(path)
@@ -404,17 +492,6 @@ def load_plan(path: str | Path) -> Plan:
             hint="give the path of a plan, or write one with `secure-fl plan new`",
         ) from None
     return Plan(source, folder=path.parent)
-
-
-def read_sum(
-    encoding: Encoding, words: NDArray[Word], *, clients: int
-) -> tuple[NDArray[np.float64], int]:
-    """What an opened sum of ``clients`` vectors says: its values, and how many of their
-    coordinates were clipped, as their last word counts them."""
-    counted = int(encoding.unwrap(words[-1:])[0])
-    # A lying client can make the counter anything: it is only ever shown.
-    most = clients * (words.size - 1)
-    return encoding.decode(words[:-1]), min(max(0, counted), most)
 
 
 def endorse(plan: Plan, identity: Identity) -> bytes:

@@ -35,6 +35,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Cell = str | int | Finite
 
 
 class _Section(BaseModel):
@@ -70,8 +71,9 @@ class Rounds(_Section):
 class Privacy(_Section):
     """No defaults where a number is a promise: epsilon, delta, clip norm, unit."""
 
-    mode: Literal["local"]
-    unit: Literal["record"]
+    mode: Literal["local", "distributed"]
+    unit: Literal["record", "client"]
+    noise: Literal["skellam", "discrete-gaussian"] = "skellam"
     adjacency: Literal["add-or-remove-one"]
     overlap: Literal["disjoint", "overlapping"]
     epsilon: Positive
@@ -92,7 +94,7 @@ class Protection(_Section):
     kind: Literal["masking", "plain", "ckks"]
     keys: Literal["one-time", "keyholder"] = "one-time"
     word_bits: Annotated[int, Field(ge=8, le=64)] = 32
-    clip: Positive = 16.0
+    clip: Positive | None = None
     step: Positive | None = None
     chunk_words: Annotated[int, Field(ge=64, le=16_777_216)] = 65_536
     keep_vectors: bool = False
@@ -108,6 +110,7 @@ class Model(_Section):
     """``mlp`` is built from ``hidden`` and ``seed``; ``custom`` is the trainers' own.
 
     ``start`` is its safetensors file, unless the caller hands the start over.
+    ``values``: how many numbers the model holds, on which a shared grid depends.
     """
 
     kind: Literal["mlp", "custom"]
@@ -115,6 +118,7 @@ class Model(_Section):
     seed: Seed = 0
     start: str | None = None
     start_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    values: Annotated[int, Field(ge=1, le=2**32)] | None = None
 
     @model_validator(mode="after")
     def _kind_has_its_entries(self) -> Self:
@@ -124,18 +128,25 @@ class Model(_Section):
 
 
 class Training(_Section):
+    """``learning_rate`` and ``momentum`` are those of whoever takes the SGD steps."""
+
     way: Literal["opacus", "head"]
     learning_rate: Positive = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    schedule: Literal["constant", "linear"] = "constant"
 
 
 class Column(_Section):
-    """Public knowledge of one column: numeric bounds, or the list of its values."""
+    """Public knowledge of one column: numeric bounds, or the list of its values.
+
+    ``missing_values``: cells that mean missing in this column, beside those of [data].
+    """
 
     low: Finite | None = None
     high: Finite | None = None
     log: bool = False
-    values: list[str | int | Finite] | None = None
+    values: list[Cell] | None = None
+    missing_values: list[str] = []
 
     @model_validator(mode="after")
     def _bounds_or_values(self) -> Self:
@@ -150,10 +161,15 @@ class Column(_Section):
 
 
 class Data(_Section):
-    """How a CSV becomes features: every constant here is public."""
+    """How a CSV becomes features: every constant here is public.
+
+    A class is a value of the label, or the list of the values that it takes together.
+    """
 
     label: str
-    classes: Annotated[list[str | int | Finite], Field(min_length=2)]
+    classes: Annotated[
+        list[Cell | Annotated[list[Cell], Field(min_length=1)]], Field(min_length=2)
+    ]
     columns: Annotated[dict[str, Column], Field(min_length=1)]
     drop: list[str] = []
     missing: Literal["refuse", "midpoint"] = "refuse"

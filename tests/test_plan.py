@@ -10,6 +10,7 @@ import pytest
 from secure_fl.errors import PlanError, UsageError
 from secure_fl.identity import key_to_text
 from secure_fl.plan import Plan, endorse, load_plan, verify_endorsement
+from secure_fl.privacy import DiscreteGaussian, PoissonGaussian, Repeated, Skellam
 
 from .consortium import identities
 
@@ -263,3 +264,179 @@ def test_names_in_data_are_the_members() -> None:
     with pytest.raises(PlanError, match="bank-2, bank-3") as caught:
         make(rest=data("bank-0 bank-1 bank-3"))
     assert caught.value.key == "data.files"
+
+
+# -- distributed mode ------------------------------------------------------------------
+
+DISTRIBUTED = (
+    ('mode = "local"', 'mode = "distributed"'),
+    ("local_steps = 10", "local_steps = 1"),
+)
+TRAINING = '[training]\nway = "head"\n'
+
+
+def distributed(*changes: tuple[str, str], **parts: str) -> Plan:
+    """The plan above with shares of noise; ``changes`` replace one line each."""
+    source = text(**{"rest": TRAINING, **parts})
+    for old, new in (*DISTRIBUTED, *changes):
+        assert old in source
+        source = source.replace(old, new)
+    return Plan(source.encode())
+
+
+OF_CLIENTS = (('unit = "record"', 'unit = "client"'), ("_rate = 0.1", "_rate = 1.0"))
+STATED = {"model": "values = 500", "privacy": "noise_multiplier = 20.0"}
+
+
+def test_noise_follows_from_epsilon_and_the_models_size() -> None:
+    draft = distributed()
+    assert draft.distributed
+    assert not make().distributed
+    for use in ("values", "grid", "release", "noise_multiplier", "encoding"):
+        with pytest.raises(PlanError, match="is missing") as caught:
+            getattr(draft, use)
+        assert caught.value.key == "model.values"
+    plan = draft.with_values(500)
+    assert plan.values == 500
+    assert plan.with_values(500) is plan
+    assert (plan.grid.shares, plan.grid.clients) == (2, 3)
+    assert (plan.length(500), plan.grid.padded) == (512, 512)
+    assert make().length(500) == 501
+    assert isinstance(plan.release, Skellam)
+    assert plan.release.shares == 2
+    assert 0.95 * 3.0 < plan.projected_epsilon() <= 3.0
+    assert plan.projected_epsilon() == plan.projected_consortium()
+    # Half of the variance is left to a member whom all others betray.
+    assert 1.4 * 3.0 < plan.projected_own_share() < 3 * 3.0
+    assert make().projected_own_share() == make().projected_epsilon()
+    with pytest.raises(UsageError, match="has 501 values, and the plan says 500"):
+        plan.length(501)
+    with pytest.raises(PlanError, match="is 500, and the model has 501") as caught:
+        plan.with_values(501)
+    assert caught.value.key == "model.values"
+    assert make().with_values(501).source == make().source
+
+
+def test_the_kind_of_noise_and_the_unit() -> None:
+    exact = distributed(privacy='noise = "discrete-gaussian"').with_values(500)
+    assert isinstance(exact.release, DiscreteGaussian)
+    assert exact.release.values == 512
+    client = distributed(*OF_CLIENTS).with_values(500)
+    assert client.release.rate == 1.0  # type: ignore[union-attr]
+    assert client.privacy.unit == "client"
+    # Nothing is sampled, and delta is about clients.
+    assert client.noise_multiplier > exact.noise_multiplier
+
+
+def test_more_who_collude_and_fewer_who_must_come_leave_fewer_shares() -> None:
+    third = '  { name = "bank-2", records = 3000 },\n'
+    more = (third, third + third.replace("2", "3", 1) + third.replace("2", "4", 1))
+    # Of five; the threshold, and so who must come at least, rises with who colludes.
+    by_hand = {
+        "max_colluding = 1\nmin_clients = 5": 4,
+        "max_colluding = 1": 3,
+        "max_colluding = 2": 2,
+    }
+    for parties, shares in by_hand.items():
+        plan = distributed(more, parties=parties).with_values(500)
+        assert plan.grid.shares == shares
+        event = plan.release
+        assert isinstance(event, Skellam)
+        sum_variance = event.variance * event.shares
+        assert sum_variance == pytest.approx(
+            (plan.noise_multiplier * plan.privacy.clip_norm / plan.grid.step) ** 2
+        )
+
+
+@pytest.mark.parametrize(
+    ("key", "changes", "parts"),
+    [
+        ("privacy.overlap", [('"disjoint"', '"overlapping"')], {}),
+        ("privacy.local_steps", [("steps = 1", "steps = 2")], {}),
+        ("privacy.sampling_rate", OF_CLIENTS[:1], {}),
+        ("parties.members", [], {"weight": "2"}),
+        ("parties.max_colluding", [], {"parties": "max_colluding = 0"}),
+        ("training", [], {"rest": ""}),
+        ("training.schedule", [], {"rest": TRAINING + 'schedule = "cosine"'}),
+        ("training.schedule", OF_CLIENTS, {"rest": TRAINING + 'schedule = "linear"'}),
+        ("model.values", [], {"model": "values = 0"}),
+        ("model.values", [], {"privacy": "noise_multiplier = 20.0"}),
+        ("privacy.noise", [], {"privacy": 'noise = "laplace"'}),
+        ("privacy.epsilon", [], {**STATED, "privacy": "noise_multiplier = 0.5"}),
+        ("protection.step", [], {**STATED, "protection": "step = 0.01"}),
+        ("protection.clip", [], {**STATED, "protection": "clip = 0.5"}),
+        ("protection.word_bits", [], {**STATED, "protection": "word_bits = 16"}),
+    ],
+)
+def test_what_a_sum_cannot_be_is_named(
+    key: str, changes: list[tuple[str, str]], parts: dict[str, str]
+) -> None:
+    with pytest.raises(PlanError) as caught:
+        distributed(*changes, **parts)
+    assert caught.value.key == key
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("key", "changes", "parts"),
+    [
+        ("privacy.unit", ('unit = "record"', 'unit = "client"'), {}),
+        ("privacy.noise", None, {"privacy": 'noise = "skellam"'}),
+        ("model.values", None, {"model": "values = 500"}),
+        ("training.schedule", None, {"rest": TRAINING + 'schedule = "linear"'}),
+    ],
+)
+def test_what_belongs_to_sums_is_refused_elsewhere(
+    key: str, changes: tuple[str, str] | None, parts: dict[str, str]
+) -> None:
+    source = text(**parts)
+    if changes is not None:
+        source = source.replace(*changes)
+    with pytest.raises(PlanError) as caught:
+        Plan(source.encode())
+    assert caught.value.key == key
+    assert "mode = 'distributed'" in caught.value.hint
+
+
+def test_a_completed_plan_states_its_grid() -> None:
+    draft = distributed()
+    with pytest.raises(PlanError, match=r"model\.values"):
+        completed(draft)
+    whole = completed(draft.with_values(500))
+    assert whole.complete
+    assert whole.privacy.noise_multiplier == draft.with_values(500).noise_multiplier
+    assert whole.values == 500
+    assert not Plan(
+        whole.source.replace(b"values = 500\n", b"").replace(
+            f"noise_multiplier = {whole.noise_multiplier}\n".encode(), b""
+        )
+    ).complete
+    assert whole.rotation(0) != whole.rotation(1)
+    assert whole.rotation(0) == Plan(whole.source).rotation(0)
+    session = whole.session(round_index=0, attempt=0, model_hash=bytes(32), size=500)
+    again = whole.session(round_index=0, attempt=1, model_hash=bytes(32), size=500)
+    assert session.parameters.length == 512
+    assert session.ctx != again.ctx
+
+
+def test_a_member_alone() -> None:
+    own = make()
+    assert own.alone().release == own.release
+    assert own.alone(records=6000).member("bank-1").records == 6000
+    plan = distributed(
+        ("_rate = 0.1", "_rate = 0.5"),
+        rest=TRAINING + 'momentum = 0.9\nschedule = "linear"\n',
+        privacy='noise = "discrete-gaussian"',
+        protection="step = 0.0001",
+    ).with_values(500)
+    alone = plan.alone()
+    assert not alone.distributed
+    assert alone.release == Repeated(PoissonGaussian(0.5, alone.noise_multiplier), 1)
+    assert alone.rounds == plan.rounds
+    assert 0.95 * 3.0 < alone.projected_epsilon() <= 3.0
+    assert alone.training is not None
+    assert (alone.training.learning_rate, alone.training.momentum) == (1.0, 0.0)
+    # All the noise of a sum, which a PLD makes a little smaller than Renyi's bound.
+    assert 0.85 < alone.noise_multiplier / plan.noise_multiplier < 1
+    with pytest.raises(UsageError, match="no sum to hide in"):
+        distributed(*OF_CLIENTS).alone()

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tomli_w
 import torch
 
 import secure_fl
@@ -36,10 +38,10 @@ def test_the_library(
 ) -> None:
     torch.set_num_threads(1)
     monkeypatch.chdir(tmp_path)
-    [(_, plan)] = blocks("toml")
+    (_, plan), (_, together) = blocks("toml")
     Path("plan.toml").write_text(plan)
     python = blocks("python")
-    assert len(python) == 3
+    assert len(python) == 4
     names: dict[str, Any] = {"__name__": "readme"}
     for line, source in python:
         # Shifted, so that a traceback shows the README's own line.
@@ -55,6 +57,15 @@ def test_the_library(
     verified = secure_fl.verify_run(tmp_path / "out", plan_path=Path("plan.toml"))
     assert set(verified.epsilon) == {"bank-a", "bank-b", "bank-c"}
     assert max(verified.epsilon.values()) == pytest.approx(float(printed[0]), rel=1e-4)
+
+    plans = {**tomllib.loads(plan), **tomllib.loads(together)}
+    Path("together.toml").write_text(tomli_w.dumps(plans))
+    run = secure_fl.run(
+        "together.toml",
+        clients=dict.fromkeys(("bank-a", "bank-b", "bank-c"), names["fit_together"]),
+    )
+    sums, share = (c["consortium"]["epsilon"] for c in run.report.claims)
+    assert 0 < sums <= 3.0 < share
 
 
 def test_the_help(

@@ -26,11 +26,13 @@ from secure_fl.errors import (
 )
 from secure_fl.keystore import MemoryKeystore
 from secure_fl.masking import Session, messages
+from secure_fl.model import GlobalModel
 from secure_fl.plan import Plan
 from secure_fl.privacy import Ledger, Reservation, private_update, unprotected
-from secure_fl.round import Aggregation, Participant, log_form
+from secure_fl.round import Aggregation, OpenedUpdate, Participant, log_form
 from secure_fl.transcript import check_signature
 
+from .engines.distributed import text as distributed_text
 from .engines.support import NAMES, plan_text, start
 from .participants import Client, Participants
 
@@ -305,3 +307,88 @@ def test_what_left_stays_spent_whatever_the_ledger_says(
 
 def no_values(_: Reservation) -> NDArray[np.float64]:
     raise AssertionError("nobody asked for an update")
+
+
+# -- a sum under shared noise --------------------------------------------------------
+
+
+class SumWorld(World):
+    """The same clients; what they send is on the plan's grid, and padded."""
+
+    def __init__(self, folder: Path, *, parked: bool) -> None:
+        source = Plan(distributed_text(rounds=3).encode()).with_values(MODEL.size)
+        Participants.__init__(self, folder, source.source, MODEL, parked=parked)
+        draws = np.random.default_rng(2)
+        padded = self.plan.grid.padded
+        self.vectors = {
+            n: draws.integers(-(2**20), 2**20, padded).astype(np.float64)
+            for n in self.names
+        }
+
+    def finish(self, a: Aggregation) -> OpenedUpdate:
+        while True:
+            outgoing = dict(a.outgoing)
+            for name, message in outgoing.items():
+                for m in self.participants[name].handle(message):
+                    a.receive(name, m)
+            a.advance()
+            if a.result is not None:
+                return a.result
+
+
+@pytest.fixture(params=[False, True], ids=["resident", "parked"])
+def sums(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SumWorld]:
+    made = SumWorld(tmp_path, parked=request.param)
+    yield made
+    made.close()
+
+
+def test_an_update_on_the_grid_is_sent_as_it_is(sums: SumWorld) -> None:
+    """Also in a second attempt: another dither would be a second release."""
+    a = sums.aggregation((0, 0))
+    sums.up_to_inboxes(a, (0, 0))
+    for name in NAMES:
+        sums.offer(name)
+    again = sums.aggregation((0, 1))
+    sums.up_to_inboxes(again, (0, 1))
+    assert not any(p.needs_update for p in sums.participants.values())
+    opened = sums.finish(again)
+    assert opened.survivors == NAMES
+    assert opened.session.parameters.length == 128
+    units = sums.plan.encoding.unwrap(opened.words)
+    assert (units == sum(sums.vectors.values())).all()
+    assert opened.clipped == 0
+    assert {r.event for r in sums.ledgers["clinic-a"].releases("clinics")} == {
+        sums.plan.release
+    }
+
+
+def test_what_a_sum_may_not_hold_does_not_leave(sums: SumWorld) -> None:
+    a = sums.aggregation((0, 0))
+    inboxes = sums.up_to_inboxes(a, (0, 0))
+    whole = sums.vectors["clinic-a"]
+    for name, wrong in zip(
+        NAMES,
+        (whole + 0.5, np.append(whole, 0.0), whole[:-1], whole + 2.0**53),
+        strict=True,
+    ):
+        sums.vectors[name] = wrong
+        sums.offer(name)
+        with pytest.raises(
+            UsageError, match=r"on the plan's grid|words instead of 128"
+        ):
+            list(sums.participants[name].handle(inboxes[name]))
+        assert sums.states(name) == ["reserved"]
+
+
+def test_an_unprotected_update_is_no_part_of_such_a_sum(sums: SumWorld) -> None:
+    sums.up_to_inboxes(sums.aggregation((0, 0)), (0, 0))
+    with pytest.raises(UsageError, match="private updates only"):
+        sums.offer_unprotected("clinic-a")
+    assert sums.states("clinic-a") == []
+
+
+def test_a_model_of_another_size_is_not_opened(sums: SumWorld) -> None:
+    other = GlobalModel({"w": np.zeros(MODEL.size + 1, np.float32)})
+    with pytest.raises(UsageError, match="83 values, and the plan says 82"):
+        sums.participants["clinic-a"].open(0, 0, other)

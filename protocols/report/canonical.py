@@ -248,3 +248,17 @@ def sized(value: Any, length: int = _HASH_BYTES) -> bytes:
 
 def signature(value: Any) -> bytes:
     return sized(value, _SIGNATURE_BYTES)
+
+
+def integer(value: Any) -> int:
+    """An integer as the files hold them, or `Malformed`."""
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise Malformed("an integer is out of range")
+    return value
+
+
+def text(value: Any) -> str:
+    """A text as the files hold them, or `Malformed`."""
+    if type(value) is not str or len(value) > 1000:
+        raise Malformed("a text is too long, or none")
+    return value

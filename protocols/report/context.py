@@ -17,13 +17,13 @@ class Session:
     """What a plan and the number of values fix for all contexts of a run."""
 
     plan: Plan
-    length: int
+    values: int
     packing: Packing | None
 
     @property
-    def values(self) -> int:
-        """Values of the model: the last word of a vector counts clippings."""
-        return self.length - 1
+    def length(self) -> int:
+        """Words of a vector."""
+        return self.plan.length(self.values)
 
     @property
     def key_bits(self) -> int:
@@ -87,5 +87,5 @@ class Session:
 
 def session(plan: Plan, values: int) -> Session:
     """The session for a model of so many values."""
-    length = values + 1
-    return Session(plan, length, packing(plan, length) if plan.kind == "ckks" else None)
+    packed = packing(plan, plan.length(values)) if plan.kind == "ckks" else None
+    return Session(plan, values, packed)

@@ -7,19 +7,19 @@ figures of equal costs are computed once.
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from statistics import NormalDist
 from typing import Any
 
-import numpy as np
+import renyi
 from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
-from dp_accounting.pld import pld_pmf
 from dp_accounting.pld import privacy_loss_distribution as pld
 from dp_accounting.rdp import RdpAccountant
-from ledgers import Event
+from events import SKELLAM, AnyEvent, Event, Sum
+from mixtures import Mixture, phi
 
 # The accountants say which orders do not converge; the others are enough.
 logging.getLogger("absl").setLevel(logging.ERROR)
@@ -27,7 +27,6 @@ logging.getLogger("absl").setLevel(logging.ERROR)
 _MOST_NOISE, _LEAST_NOISE = 1e6, 0.03
 _LEAST_RATE, _MOST_RATE, _MOST_MECHANISMS = 1e-6, 1 - 1e-6, 64
 _MOST_EPSILON, _MOST_COUNT, _MOST_CELLS = 500.0, 1000000, 2000000
-_TAIL = 1e-22
 _DELTAS = [float(f"1e-{i}") for i in range(2, 11)]
 _RATES = (0.0001, 0.001, 0.01, 0.05, 0.1, 0.2, 0.5)
 _PRIORS = (0.01, 0.1, 0.5)
@@ -40,6 +39,7 @@ _KNOWN = (
     ("gaussian-pld", 4.3771781, False, None, 1.0, 1),
     ("half-noise-pld", 9.9972559, False, None, 0.5, 1),
 )
+_KNOWN_SUM = ("skellam-rdp", 1.224968, Sum(SKELLAM, 0.05, 100.0, 4, 10.0, 40.0), 100)
 
 
 class Contradiction(Exception):
@@ -59,32 +59,45 @@ def _refusing() -> Iterator[None]:
 class Spent:
     """What events cost: counts of mechanisms, and whether no epsilon bounds them.
 
-    `sampled` has (rate, noise, count), `plain` has (noise, count).
+    `sampled` has (rate, noise, count), `plain` has (noise, count), `sums` has (event,
+    count).
     """
 
     sampled: tuple[tuple[float, float, int], ...] = ()
     plain: tuple[tuple[float, int], ...] = ()
     unbounded: bool = False
+    sums: tuple[tuple[Sum, int], ...] = ()
 
     @property
     def nothing(self) -> bool:
-        return not (self.sampled or self.plain or self.unbounded)
+        return not (self.sampled or self.plain or self.unbounded or self.sums)
 
     @property
     def noises(self) -> list[float]:
         return [z for _, z, _ in self.sampled] + [z for z, _ in self.plain]
 
 
-def spent(events: Iterable[Event]) -> Spent:
-    """Counts events (FIELDS.md, 5.1)."""
+def spent(events: Iterable[AnyEvent]) -> Spent:
+    """What these events cost together."""
+    return counted(Counter(events))
+
+
+def counted(times_of: Mapping[AnyEvent, int]) -> Spent:
+    """What events cost of which each is there so many times (FIELDS.md, 5.1)."""
     sampled: dict[tuple[float, float], int] = {}
     plain: dict[float, int] = {}
+    sums: dict[Sum, int] = {}
     unbounded = False
-    for event in events:
+    for event, times in times_of.items():
+        if isinstance(event, Sum):
+            rate = 1.0 if event.rate > _MOST_RATE else max(event.rate, _LEAST_RATE)
+            one = replace(event, rate=rate)
+            sums[one] = sums.get(one, 0) + times
+            continue
         if event.noise is None:
             unbounded = True
             continue
-        noise, count = min(event.noise, _MOST_NOISE), event.count or 1
+        noise, count = min(event.noise, _MOST_NOISE), times * (event.count or 1)
         if event.rate is None or event.rate > _MOST_RATE:
             plain[noise] = plain.get(noise, 0) + count
         else:
@@ -94,12 +107,8 @@ def spent(events: Iterable[Event]) -> Spent:
         tuple(sorted((*key, count) for key, count in sampled.items())),
         tuple(sorted(plain.items())),
         unbounded,
+        tuple(sorted(sums.items())),
     )
-
-
-def unsampled(events: Iterable[Event]) -> list[Event]:
-    """The same events, as if every record took part in each step."""
-    return [Event(e.noise, None, e.count, e.reason) for e in events]
 
 
 # Epsilon (FIELDS.md, section 5).
@@ -115,7 +124,18 @@ def rdp(costs: Spent, delta: float) -> float:
 
 
 def _rdp(costs: Spent, delta: float) -> float:
+    if costs.sums:
+        return renyi.epsilon_at(_divergences(costs), delta)
     return float(_accountant(costs).get_epsilon(delta))
+
+
+@lru_cache(maxsize=1024)
+def _divergences(costs: Spent) -> Any:
+    """By Renyi DP at whole orders (FIELDS.md, 5.6)."""
+    rows = [(renyi.of_gaussian(rate, z), count) for rate, z, count in costs.sampled]
+    rows += [(renyi.of_gaussian(1.0, z), count) for z, count in costs.plain]
+    rows += [(renyi.of_sum(event), count) for event, count in costs.sums]
+    return renyi.total(rows)
 
 
 @lru_cache(maxsize=1024)
@@ -130,14 +150,15 @@ def _accountant(costs: Spent) -> Any:
 
 def _finite(costs: Spent, delta: float) -> bool:
     """Whether epsilon is finite at this delta (FIELDS.md, 5.2)."""
-    return _bounded(costs) and delta > 2 * _allowance(costs)
+    enough = bool(costs.sums) or delta > 2 * _allowance(costs)
+    return _bounded(costs) and enough
 
 
 def _bounded(costs: Spent) -> bool:
     """Whether it is finite at some delta."""
     if costs.unbounded or min(costs.noises, default=1.0) < _LEAST_NOISE:
         return False
-    if len(costs.sampled) > _MOST_MECHANISMS:
+    if len(costs.sampled) + len(costs.sums) > _MOST_MECHANISMS:
         return False
     if sum(count for _, _, count in costs.sampled) > _MOST_COUNT:
         return False
@@ -211,6 +232,8 @@ def epsilon(costs: Spent, delta: float) -> float:
         return 0.0
     if not _finite(costs, delta):
         return math.inf
+    if costs.sums:
+        return _rdp(costs, delta)
     other = _rdp(costs, delta - 2 * _allowance(costs))
     for grid in _grids(costs):
         found = _read(_losses(costs, grid), costs, delta)
@@ -230,14 +253,25 @@ def _curve(costs: Spent) -> Curve | None:
     """Pairs of epsilon and delta; None where the loss has no bound."""
     if not _bounded(costs):
         return None
-    losses = _losses(costs, _grids(costs)[0])
-    last = float(losses.get_epsilon_for_delta(_LEAST_DELTA))
+    if costs.sums:
+        divergences, more = _divergences(costs), 0.0
+        last = renyi.epsilon_at(divergences, _LEAST_DELTA)
+
+        def delta_at(e: float) -> float:
+            return renyi.delta_at(divergences, e)
+
+    else:
+        losses, more = _losses(costs, _grids(costs)[0]), _allowance(costs)
+        last = float(losses.get_epsilon_for_delta(_LEAST_DELTA))
+
+        def delta_at(e: float) -> float:
+            return float(losses.get_delta_for_epsilon(e))
+
     if math.isinf(last):
         return None
     top = math.ceil(10 * last) / 10
     places = [top * i / (_PLACES - 1) for i in range(_PLACES)]
-    deltas = (float(losses.get_delta_for_epsilon(e)) for e in places)
-    more = _allowance(costs)
+    deltas = map(delta_at, places)
     return tuple(
         (e, min(max(d, 0.0) + more, 1.0)) for e, d in zip(places, deltas, strict=True)
     )
@@ -255,11 +289,7 @@ def _log_phi(x: float) -> float:
     if x < -30:
         tail = math.log(-x * math.sqrt(2 * math.pi)) + math.log1p(1 / x**2)
         return -x * x / 2 - tail
-    return math.log(_phi(x))
-
-
-def _phi(x: float) -> float:
-    return 0.5 * math.erfc(-x / math.sqrt(2))
+    return math.log(phi(x))
 
 
 def _halve(low: float, high: float, enough: Callable[[float], bool]) -> float:
@@ -281,7 +311,7 @@ def _mu(e: float, d: float) -> float:
         if mu == 0:
             return False
         second = math.exp(min(e + _log_phi(-mu / 2 - e / mu), 700))
-        return _phi(mu / 2 - e / mu) - second >= d
+        return phi(mu / 2 - e / mu) - second >= d
 
     return _halve(0.0, 1000.0, enough)
 
@@ -302,79 +332,13 @@ def _loss(curve: Curve, delta: float) -> float:
 # Groups (FIELDS.md, 4.5).
 
 
-class _Mixture:
-    """N(0, 1) against a sampled release of k records of one person: their losses."""
-
-    def __init__(self, rate: float, noise: float, k: int) -> None:
-        ways = [math.comb(k, i) * rate**i * (1 - rate) ** (k - i) for i in range(k + 1)]
-        self._rows = [(w, i / noise) for i, w in enumerate(ways) if w > 0]
-        quantile = NormalDist().inv_cdf
-        end = max(s - quantile(min(_TAIL / w, 0.5)) for w, s in self._rows)
-        self._x = np.linspace(quantile(_TAIL), end, 50001)
-        self._loss = self._losses(self._x)
-        mass = self._density(self._x)
-        mass /= mass.sum()
-        self.largest = float(self._loss[-1])
-        self.mean = float(mass @ self._loss)
-        self.variance = float(mass @ (self._loss - self.mean) ** 2)
-
-    def _density(self, x: Any) -> Any:
-        return sum(w * np.exp(-((x - s) ** 2) / 2) for w, s in self._rows)
-
-    def _losses(self, x: Any) -> Any:
-        logs = [math.log(w) + s * x - s * s / 2 for w, s in self._rows]
-        return np.logaddexp.reduce(logs, axis=0)
-
-    def _places(self, losses: Any) -> Any:
-        """The x of these losses: looked up in the table, then bisected."""
-        after = np.clip(np.searchsorted(self._loss, losses), 1, len(self._x) - 1)
-        low, high = self._x[after - 1], self._x[after]
-        for _ in range(30):
-            middle = (low + high) / 2
-            less = self._losses(middle) < losses
-            low, high = np.where(less, middle, low), np.where(less, high, middle)
-        return high
-
-    def pair(self, grid: float) -> Any:
-        """Both directions, on a grid (FIELDS.md, 4.5)."""
-        first = math.floor(self._loss[0] / grid)
-        last = max(math.ceil(self._loss[-1] / grid), first + 1)
-        whole = np.arange(first, last + 1)
-        cuts = self._places(whole * grid)
-        # Masses between the cuts: `many` with the person's records, `none` without.
-        none = _cells(cuts, 0.0)
-        many = sum(w * _cells(cuts, s) for w, s in self._rows)
-        removed = _dots(first, many, none, grid)
-        added = _dots(-last, none[::-1], many[::-1], grid)
-        return pld.PrivacyLossDistribution(removed, added)
-
-
-def _cells(cuts: Any, shift: float) -> Any:
-    """What N(shift, 1) has below, between and above the cuts."""
-    below = np.array([_phi(x - shift) for x in cuts])
-    above = np.array([_phi(shift - x) for x in cuts])
-    between = np.where(cuts[1:] > shift, above[:-1] - above[1:], below[1:] - below[:-1])
-    return np.concatenate([below[:1], between, above[-1:]])
-
-
-def _dots(first: int, mass: Any, other: Any, grid: float) -> Any:
-    """Connects the dots: every cell's mass goes to its ends, as both measures ask.
-
-    What lies below the first place goes there, what lies above the last to infinity.
-    """
-    inner, less = mass[1:-1], other[1:-1]
-    lower = (first + np.arange(len(inner))) * grid
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        # The cell's own loss, above its lower end: in [0, grid] but for rounding.
-        own = np.log(inner) - np.log(less) - lower
-    own = np.clip(np.nan_to_num(own, nan=grid, posinf=grid, neginf=grid), 0.0, grid)
-    up = inner * np.expm1(-own) / math.expm1(-grid)
-    rows = np.zeros(len(inner) + 1)
-    rows[0] = mass[0]
-    rows[:-1] += inner - up
-    rows[1:] += up
-    places = dict(enumerate(rows.tolist(), first))
-    return pld_pmf.create_pmf(places, grid, float(mass[-1]), True)
+def _grouped(costs: Spent, k: int) -> Spent:
+    """The same costs with k times less noise, and without sampling."""
+    plain = [(z / k, count) for _, z, count in costs.sampled]
+    plain += [(z / k, count) for z, count in costs.plain]
+    sums = [(event.group(k), count) for event, count in costs.sums]
+    unbounded = not all(event.bounded() for event, _ in sums)
+    return Spent((), tuple(plain), unbounded, tuple(sums))
 
 
 @lru_cache(maxsize=1024)
@@ -384,12 +348,14 @@ def group(costs: Spent, delta: float, k: int) -> float:
     single = epsilon(costs, delta)
     if costs.nothing or math.isinf(single):
         return single
+    if costs.sums:
+        return max(single, epsilon(_grouped(costs, k), delta))
     if not costs.sampled:
         closer = Spent(plain=tuple((noise / k, count) for noise, count in costs.plain))
         return max(single, epsilon(closer, delta))
     if min(costs.noises) < _LEAST_NOISE * k:
         return math.inf
-    sampled = [(_Mixture(q, z, k), n) for q, z, n in costs.sampled]
+    sampled = [(Mixture(q, z, k), n) for q, z, n in costs.sampled]
     square = sum(n * (k / z) ** 2 for z, n in costs.plain)
     mean = square / 2 + sum(n * one.mean for one, n in sampled)
     if mean > _MOST_EPSILON:
@@ -417,14 +383,14 @@ def num(x: float) -> float | str:
     return "infinity" if math.isinf(x) else r6(x)
 
 
-def figures(events: list[Event], delta: float) -> dict[str, Any]:
+def figures(events: list[AnyEvent], delta: float) -> dict[str, Any]:
     """All figures of these events (FIELDS.md, section 4)."""
     costs = spent(events)
     found = dict(_figures(costs, delta))
     found["epsilon_without_amplification"] = num(
-        epsilon(spent(unsampled(events)), delta)
+        epsilon(spent(event.unsampled() for event in events), delta)
     )
-    found["reasons"] = sorted({e.reason for e in events if e.noise is None})
+    found["reasons"] = sorted({e.reason for e in events if not e.private})
     return found
 
 
@@ -461,12 +427,18 @@ def _figures(costs: Spent, delta: float) -> dict[str, Any]:
     return found
 
 
-@lru_cache(maxsize=1)
-def known_answers() -> tuple[dict[str, Any], ...]:
+@lru_cache(maxsize=2)
+def known_answers(with_sums: bool) -> tuple[dict[str, Any], ...]:
     """The accountants on what is known; `Contradiction` where they are wrong."""
     rows = []
-    for name, expected, by_rdp, rate, noise, count in _KNOWN:
-        costs = spent([Event(noise, rate, count)])
+    known = [
+        (name, expected, by_rdp, spent([Event(noise, rate, count)]))
+        for name, expected, by_rdp, rate, noise, count in _KNOWN
+    ]
+    if with_sums:
+        name, expected, event, count = _KNOWN_SUM
+        known.append((name, expected, False, Spent(sums=((event, count),))))
+    for name, expected, by_rdp, costs in known:
         got = rdp(costs, 1e-5) if by_rdp else epsilon(costs, 1e-5)
         if abs(got - expected) > 1e-4:
             raise Contradiction(f"the accountant gives {got} for {name}")

@@ -2,7 +2,6 @@
 """Clients' ledgers, and how they fit the log (SPEC.md, sections 5 and 6)."""
 
 import math
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,33 +12,20 @@ from canonical import (
     decode,
     digest,
     fields,
+    integer,
     refuse,
     signature,
     signed,
     sized,
+    text,
 )
+from events import AnyEvent, decimal, read_event
 from plan import Member, Plan
-from transcript import integer, text
 
 _FORMAT = "secure-fl/ledger/1"
-_UNIT, _ADJACENCY = "record", "add-or-remove-one"
+_ADJACENCY = "add-or-remove-one"
 _MOST_CONTEXTS = 1000
 _STEPS = ("sent", "omitted", "released", "aborted")
-_UNPRINTED = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"}
-
-
-@dataclass(frozen=True)
-class Event:
-    """What a release costs: Gaussian noise, perhaps sampled, `count` times over.
-
-    `rate` is None where nothing is sampled; `noise` is None where there is none, and
-    then `reason` says why.
-    """
-
-    noise: float | None
-    rate: float | None = None
-    count: int | None = None
-    reason: str = ""
 
 
 @dataclass
@@ -51,7 +37,7 @@ class Release:
     run_id: bytes
     round: int
     attempt: int
-    event: Event
+    event: AnyEvent
     delta: float
     limit: float
     unit: str
@@ -82,46 +68,6 @@ class Ledger:
 
 def file_of(name: str) -> str:
     return f"ledgers/{name}.cbor"
-
-
-def decimal(value: Any, most: float = math.inf) -> float:
-    """A number above zero, in the one spelling it has (SPEC.md, 2.4)."""
-    try:
-        number = float(text(value))
-    except ValueError:
-        raise Malformed("a decimal is no number") from None
-    if not 0 < number <= most or math.isinf(number) or repr(number) != value:
-        raise Malformed("a decimal is out of range, or not in its shortest form")
-    return number
-
-
-def _noise(value: Any) -> Event:
-    kind = value.get(0) if isinstance(value, dict) else None
-    if kind == "gaussian":
-        _, noise = fields(value, str, str)
-        return Event(decimal(noise))
-    if kind == "poisson-gaussian":
-        _, rate, noise = fields(value, str, str, str)
-        return Event(decimal(noise), decimal(rate, 1.0))
-    raise Malformed("an event of no known mechanism")
-
-
-def _event(value: Any) -> Event:
-    kind = value.get(0) if isinstance(value, dict) else None
-    if kind == "repeated":
-        _, inner, count = fields(value, str, dict, int)
-        if not 1 <= count <= 1000000:
-            raise Malformed("an event is repeated too often, or not at all")
-        once = _noise(inner)
-        return Event(once.noise, once.rate, count)
-    if kind == "non-private":
-        _, reason = fields(value, str, str)
-        if not 1 <= len(reason) <= 500 or not reason.strip(" "):
-            raise Malformed("a reason is empty, or too long")
-        if any(unicodedata.category(c) in _UNPRINTED for c in reason if c != " "):
-            raise Malformed("a reason is not one line of printable text")
-        return Event(None, reason=reason)
-    return _noise(value)
 
 
 def read_ledger(data: bytes, member: Member) -> Ledger:
@@ -236,7 +182,7 @@ def _reservation(hashed: bytes, time: int, body: Any) -> Release:
         sized(run_id, 16),
         integer(round_),
         integer(attempt),
-        _event(event),
+        read_event(event),
         decimal(delta),
         math.inf if limit == "inf" else decimal(limit),
         text(unit),
@@ -267,7 +213,7 @@ class Matcher:
         if ledger.lineage != plan.lineage:
             refuse("V-MATCH-1", file, "it charges another lineage")
         for release in ledger.releases:
-            if (release.unit, release.adjacency) != (_UNIT, _ADJACENCY):
+            if (release.unit, release.adjacency) != (plan.unit, _ADJACENCY):
                 refuse("V-MATCH-2", file, "it charges another unit, or adjacency")
             if release.run_id == plan.run_id:
                 self._check_terms(release, file)
@@ -282,9 +228,9 @@ class Matcher:
         plan, event = self._plan, release.event
         if release.round >= plan.rounds:
             refuse("V-MATCH-2", file, f"the plan has no round {release.round}")
-        planned = Event(plan.noise, plan.rate, plan.local_steps)
-        limit = plan.epsilon if event.noise is not None else math.inf
-        if event.noise is not None and event != planned:
+        stated = not event.private and plan.grid is None
+        limit = math.inf if stated else plan.epsilon
+        if not stated and event != plan.release:
             refuse("V-MATCH-2", file, "it charges another mechanism than the plan's")
         if release.delta != plan.delta or release.limit != limit:
             refuse("V-MATCH-2", file, "it charges at another delta, or limit")

@@ -2,20 +2,34 @@
 """The plan that all members signed, and what follows from it (SPEC.md, section 3)."""
 
 import math
-import re
-import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from canonical import Malformed, digest, large_order, public_key, refuse
+from canonical import Malformed, digest, large_order, refuse
+from entries import (
+    COMPLETE,
+    MOST_INTEGER,
+    REQUIRED,
+    Reader,
+    boolean,
+    counts,
+    key,
+    match,
+    one_of,
+    read_table,
+    read_toml,
+    real,
+    whole,
+    words,
+)
+from events import DISCRETE_GAUSSIAN, SKELLAM, AnyEvent, Event
+from grid import Grid, Terms, grid
 
 FILE = "plan.toml"
 HOLDER = "key holder"
-_ALL = 2**63 - 1
-_DEEPEST = 16  # tables in tables; a plan has three
-_MOST_DOTS = 200  # in a line: a key of very many parts takes hours to read
 _LEAST_DELTA = 1e-10
+_LOCAL_CLIP = 16.0
+_MOST_VALUES = 2**32
 
 
 @dataclass(frozen=True)
@@ -27,8 +41,21 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Descent:
+    """The aggregator's steps in a distributed plan of records (SPEC.md, 3.6)."""
+
+    learning_rate: float
+    momentum: float
+    linear: bool
+
+
+@dataclass(frozen=True)
 class Plan:
-    """A complete plan, its defaults filled in and its derived values computed."""
+    """A complete plan, its defaults filled in and its derived values computed.
+
+    `grid` and `values` are those of a distributed plan, None in a local one; `descent`
+    is None where the aggregator takes no steps.
+    """
 
     raw: bytes
     name: str
@@ -42,6 +69,7 @@ class Plan:
     rounds: int
     spare: int
     max_attempts: int
+    unit: str
     overlap: str
     epsilon: float
     delta: float
@@ -59,6 +87,20 @@ class Plan:
     keep_vectors: bool
     model_kind: str
     start_sha256: str | None
+    values: int | None
+    grid: Grid | None
+    descent: Descent | None
+
+    def length(self, values: int) -> int:
+        """Words of a vector, for a model of so many values (SPEC.md, 3.3)."""
+        return values + 1 if self.grid is None else self.grid.words
+
+    @property
+    def release(self) -> AnyEvent:
+        """One release of a client (SPEC.md, 3.4)."""
+        if self.grid is not None:
+            return self.grid.release
+        return Event(self.noise, self.rate, self.local_steps)
 
     @property
     def hash(self) -> bytes:
@@ -89,141 +131,68 @@ class _Incomplete(Malformed):
     """What only a completed plan has is missing."""
 
 
-# One entry: how its value is read.  A reader returns the value or raises Malformed.
-Reader = Callable[[Any], Any]
-
-
-def _integer(least: int, most: int = _ALL) -> Reader:
-    def read(value: Any) -> int:
-        if type(value) is not int or not least <= value <= most:
-            raise Malformed(f"it is no integer from {least} to {most}")
-        return value
-
-    return read
-
-
-def _float(most: float = math.inf, least: float = 0.0) -> Reader:
-    def read(value: Any) -> float:
-        if type(value) not in (int, float):
-            raise Malformed("it is no number")
-        try:
-            number = float(value)
-        except OverflowError:
-            raise Malformed("it is too large") from None
-        if not math.isfinite(number) or not 0 < number <= most or number < least:
-            raise Malformed("it is out of range")
-        return number
-
-    return read
-
-
-def _text(least: int, most: int) -> Reader:
-    def read(value: Any) -> str:
-        if type(value) is not str or not least <= len(value) <= most:
-            raise Malformed(f"it is no text of {least} to {most} characters")
-        return value
-
-    return read
-
-
-def _match(pattern: str) -> Reader:
-    def read(value: Any) -> str:
-        if type(value) is not str or not re.fullmatch(pattern, value, re.ASCII):
-            raise Malformed("it has not the form it must have")
-        return value
-
-    return read
-
-
-def _one_of(*words: str) -> Reader:
-    def read(value: Any) -> str:
-        if type(value) is not str or value not in words:
-            raise Malformed(f"it is none of: {', '.join(words)}")
-        return value
-
-    return read
-
-
-def _boolean(value: Any) -> bool:
-    if type(value) is not bool:
-        raise Malformed("it is no boolean")
-    return value
-
-
-def _table(value: Any) -> dict[str, Any]:
-    if type(value) is not dict:
-        raise Malformed("it is no table")
-    return value
-
-
-def _key(value: Any) -> bytes:
-    if type(value) is not str:
-        raise Malformed("it is no text")
-    return public_key(value)
-
-
-def _hidden(value: Any) -> list[int]:
-    if type(value) is not list:
-        raise Malformed("it is no array")
-    return [_integer(1, 100000)(item) for item in value]
-
-
-REQUIRED, COMPLETE = object(), object()
-_SHA = _match("[0-9a-f]{64}")
+_SHA = match("[0-9a-f]{64}")
 _TABLES: dict[str, dict[str, tuple[Reader, Any]]] = {
-    "run": {"id": (_match("[0-9a-f]{32}"), COMPLETE)},
+    "run": {"id": (match("[0-9a-f]{32}"), COMPLETE)},
     "parties": {
         "members": (lambda value: value, REQUIRED),
-        "aggregator": (_key, COMPLETE),
-        "keyholder": (_key, None),
-        "max_colluding": (_integer(0), 1),
-        "threshold": (_integer(-_ALL), None),
-        "min_clients": (_integer(-_ALL), None),
+        "aggregator": (key, COMPLETE),
+        "keyholder": (key, None),
+        "max_colluding": (whole(0), 1),
+        "threshold": (whole(-MOST_INTEGER), None),
+        "min_clients": (whole(-MOST_INTEGER), None),
     },
     "rounds": {
-        "count": (_integer(1, 100000), REQUIRED),
-        "spare": (_integer(0, 1000), 1),
-        "max_attempts": (_integer(1, 10), 2),
+        "count": (whole(1, 100000), REQUIRED),
+        "spare": (whole(0, 1000), 1),
+        "max_attempts": (whole(1, 10), 2),
     },
     "privacy": {
-        "mode": (_one_of("local"), REQUIRED),
-        "unit": (_one_of("record"), REQUIRED),
-        "adjacency": (_one_of("add-or-remove-one"), REQUIRED),
-        "overlap": (_one_of("disjoint", "overlapping"), REQUIRED),
-        "epsilon": (_float(), REQUIRED),
-        "delta": (_float(math.nextafter(0.1, 0), _LEAST_DELTA), REQUIRED),
-        "clip_norm": (_float(), REQUIRED),
-        "sampling_rate": (_float(1.0), REQUIRED),
-        "local_steps": (_integer(1, 1000000), REQUIRED),
-        "noise_multiplier": (_float(), COMPLETE),
-        "lineage": (_text(1, 200), None),
+        "mode": (one_of("local", "distributed"), REQUIRED),
+        "unit": (one_of("record", "client"), REQUIRED),
+        "noise": (one_of(SKELLAM, DISCRETE_GAUSSIAN), None),
+        "adjacency": (one_of("add-or-remove-one"), REQUIRED),
+        "overlap": (one_of("disjoint", "overlapping"), REQUIRED),
+        "epsilon": (real(), REQUIRED),
+        "delta": (real(math.nextafter(0.1, 0), _LEAST_DELTA), REQUIRED),
+        "clip_norm": (real(), REQUIRED),
+        "sampling_rate": (real(1.0), REQUIRED),
+        "local_steps": (whole(1, 1000000), REQUIRED),
+        "noise_multiplier": (real(), COMPLETE),
+        "lineage": (words(1, 200), None),
     },
     "protection": {
-        "kind": (_one_of("masking", "plain", "ckks"), REQUIRED),
-        "keys": (_one_of("one-time", "keyholder"), None),
-        "word_bits": (_integer(8, 64), 32),
-        "clip": (_float(), 16.0),
-        "step": (_float(), None),
-        "chunk_words": (_integer(64, 16777216), 65536),
-        "keep_vectors": (_boolean, False),
+        "kind": (one_of("masking", "plain", "ckks"), REQUIRED),
+        "keys": (one_of("one-time", "keyholder"), None),
+        "word_bits": (whole(8, 64), 32),
+        "clip": (real(), None),
+        "step": (real(), None),
+        "chunk_words": (whole(64, 16777216), 65536),
+        "keep_vectors": (boolean, False),
     },
     "model": {
-        "kind": (_one_of("mlp", "custom"), REQUIRED),
-        "hidden": (_hidden, []),
-        "seed": (_integer(0), 0),
+        "kind": (one_of("mlp", "custom"), REQUIRED),
+        "hidden": (counts, []),
+        "seed": (whole(0), 0),
         "start": (lambda value: value, None),
         "start_sha256": (_SHA, None),
+        "values": (whole(1, _MOST_VALUES), None),
     },
 }
 _MEMBER: dict[str, tuple[Reader, Any]] = {
-    "name": (_match("[a-z0-9][a-z0-9-]{0,30}"), REQUIRED),
-    "key": (_key, COMPLETE),
-    "records": (_integer(1, 10000000), REQUIRED),
-    "weight": (_integer(1, 1000000), 1),
+    "name": (match("[a-z0-9][a-z0-9-]{0,30}"), REQUIRED),
+    "key": (key, COMPLETE),
+    "records": (whole(1, 10000000), REQUIRED),
+    "weight": (whole(1, 1000000), 1),
 }
-# Tables about training, which no check reads (3.6), and the two texts beside tables.
+_DESCENT: dict[str, tuple[Reader, Any]] = {
+    "learning_rate": (real(), 0.1),
+    "momentum": (real(math.nextafter(1.0, 0), 0.0), 0.0),
+    "schedule": (one_of("constant", "linear"), "constant"),
+}
+# Tables about training, of which checks read little (3.6); two texts beside tables.
 _FREE = ("training", "data")
-_TOP = {"schema": _one_of("secure-fl/plan/1"), "name": _text(1, 100)}
+_TOP = {"schema": one_of("secure-fl/plan/1"), "name": words(1, 100)}
 
 
 def read_plan(raw: bytes) -> Plan:
@@ -238,47 +207,6 @@ def read_plan(raw: bytes) -> Plan:
         refuse("V-PLAN-2", FILE, str(problem))
 
 
-def read_toml(raw: bytes) -> dict[str, Any]:
-    if any(line.count(b".") > _MOST_DOTS for line in raw.split(b"\n")):
-        raise Malformed(f"a line has more than {_MOST_DOTS} dots")
-    try:
-        found = tomllib.loads(raw.decode("utf-8"))
-        _shallow(found, 0)
-    except (ValueError, RecursionError, OverflowError):
-        raise Malformed("it is no UTF-8 TOML") from None
-    return found
-
-
-def _shallow(value: Any, depth: int) -> None:
-    if depth > _DEEPEST:
-        raise Malformed("tables are nested too deep")
-    if isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            _shallow(part, depth + 1)
-
-
-def _entries(
-    where: str, table: Any, readers: dict[str, tuple[Reader, Any]]
-) -> dict[str, Any]:
-    if type(table) is not dict:
-        raise Malformed(f"{where} is no table")
-    unknown = sorted(set(table) - set(readers))
-    if unknown:
-        raise Malformed(f"{where} has an unknown entry: {unknown[0]!r}")
-    found = {}
-    for name, (read, default) in readers.items():
-        if name not in table:
-            if default is REQUIRED:
-                raise Malformed(f"{where}.{name} is missing")
-            found[name] = None if default is COMPLETE else default
-            continue
-        try:
-            found[name] = read(table[name])
-        except Malformed as problem:
-            raise Malformed(f"{where}.{name}: {problem}") from None
-    return found
-
-
 def _plan(raw: bytes, top: dict[str, Any]) -> Plan:
     unknown = sorted(set(top) - {*_TABLES, *_TOP, *_FREE})
     if unknown:
@@ -288,9 +216,10 @@ def _plan(raw: bytes, top: dict[str, Any]) -> Plan:
             raise Malformed(f"{name} is missing")
         read(top[name])
     for name in _FREE:
-        _table(top.get(name, {}))
+        if type(top.get(name, {})) is not dict:
+            raise Malformed(f"{name} is no table")
     entries = {
-        name: _entries(name, top.get(name, {}), readers)
+        name: read_table(name, top.get(name, {}), readers)
         for name, readers in _TABLES.items()
     }
     parties, privacy = entries["parties"], entries["privacy"]
@@ -300,13 +229,25 @@ def _plan(raw: bytes, top: dict[str, Any]) -> Plan:
         model["kind"] != "custom" or type(model["start"]) is not str
     ):
         raise Malformed("model.start is no text of a custom model")
+    descent = _descent(privacy, top.get("training"))
     _check_keys(protection, parties, members)
     if protection["keep_vectors"] and protection["kind"] == "plain":
         raise _Contradiction("protection.keep_vectors would publish every update")
-    if privacy["delta"] * max(member.records for member in members) > 1:
-        raise _Contradiction("privacy.delta is above one over the records of a member")
+    _check_mode(privacy, model, parties["max_colluding"], members)
+    units = max(member.records for member in members)
+    if privacy["unit"] == "client":
+        units = len(members)
+    if privacy["delta"] * units > 1:
+        raise _Contradiction("privacy.delta is above one over the number of units")
     threshold, min_clients = _thresholds(parties, len(members))
-    step = _step(protection, members)
+    shares = min_clients - parties["max_colluding"]
+    found: Grid | None = None
+    if privacy["mode"] == "distributed":
+        found = _grid(entries, len(members), shares)
+        clip, step = found.clip, found.step
+    else:
+        clip = protection["clip"] or _LOCAL_CLIP
+        step = _step(protection, clip, members)
     needed = {
         "run.id": entries["run"]["id"],
         "parties.aggregator": parties["aggregator"],
@@ -329,6 +270,7 @@ def _plan(raw: bytes, top: dict[str, Any]) -> Plan:
         rounds=entries["rounds"]["count"],
         spare=entries["rounds"]["spare"],
         max_attempts=entries["rounds"]["max_attempts"],
+        unit=privacy["unit"],
         overlap=privacy["overlap"],
         epsilon=privacy["epsilon"],
         delta=privacy["delta"],
@@ -340,19 +282,93 @@ def _plan(raw: bytes, top: dict[str, Any]) -> Plan:
         kind=protection["kind"],
         keys=protection["keys"] or "one-time",
         word_bits=protection["word_bits"],
-        clip=protection["clip"],
+        clip=clip,
         step=step,
         chunk_words=protection["chunk_words"],
         keep_vectors=protection["keep_vectors"],
         model_kind=model["kind"],
         start_sha256=model["start_sha256"],
+        values=model["values"],
+        grid=found,
+        descent=descent,
     )
+
+
+def _descent(privacy: dict[str, Any], training: Any) -> Descent | None:
+    """How the aggregator steps; its entries are the only ones of training read here."""
+    if privacy["mode"] == "local" or privacy["unit"] == "client":
+        if training is not None and training.get("schedule") == "linear":
+            raise _Contradiction("training.schedule is for sums of gradients")
+        return None
+    if training is None:
+        raise Malformed("training is missing")
+    read = {name: value for name, value in training.items() if name in _DESCENT}
+    found = read_table("training", read, _DESCENT)
+    return Descent(
+        found["learning_rate"], found["momentum"], found["schedule"] == "linear"
+    )
+
+
+def _check_mode(
+    privacy: dict[str, Any],
+    model: dict[str, Any],
+    colluding: int,
+    members: tuple[Member, ...],
+) -> None:
+    """What goes with local and with distributed plans, and with their units."""
+    if privacy["mode"] == "local":
+        wrong = {
+            "privacy.unit": privacy["unit"] != "record",
+            "privacy.noise": privacy["noise"] is not None,
+            "model.values": model["values"] is not None,
+        }
+    else:
+        by_client = privacy["unit"] == "client"
+        wrong = {
+            # Every client sees the models, and knows its own noise.
+            "parties.max_colluding": colluding == 0,
+            "privacy.overlap": privacy["overlap"] != "disjoint",
+            "privacy.sampling_rate": by_client and privacy["sampling_rate"] != 1,
+            "privacy.local_steps": not by_client and privacy["local_steps"] != 1,
+            "a weight": any(member.weight != 1 for member in members),
+        }
+    for name, refused in wrong.items():
+        if refused:
+            raise _Contradiction(f"{name} does not go with the mode or the unit")
+
+
+def _grid(entries: dict[str, Any], clients: int, shares: int) -> Grid:
+    """The grid of a distributed plan."""
+    privacy, rounds = entries["privacy"], entries["rounds"]
+    protection, values = entries["protection"], entries["model"]["values"]
+    if privacy["noise_multiplier"] is None:
+        raise _Incomplete("privacy.noise_multiplier is missing")
+    if values is None:
+        raise _Contradiction("a noise multiplier is stated without model.values")
+    terms = Terms(
+        values=values,
+        by_client=privacy["unit"] == "client",
+        kind=privacy["noise"] or SKELLAM,
+        clip_norm=privacy["clip_norm"],
+        noise=privacy["noise_multiplier"],
+        rate=privacy["sampling_rate"],
+        clients=clients,
+        shares=shares,
+        word_bits=protection["word_bits"],
+        openings=rounds["count"] * rounds["max_attempts"],
+        clip=protection["clip"],
+        step=protection["step"],
+    )
+    try:
+        return grid(terms)
+    except Malformed as problem:
+        raise _Contradiction(str(problem)) from None
 
 
 def _members(rows: Any) -> tuple[Member, ...]:
     if type(rows) is not list or not 3 <= len(rows) <= 1000:
         raise Malformed("parties.members are no 3 to 1000 tables")
-    members = tuple(Member(**_entries("a member", row, _MEMBER)) for row in rows)
+    members = tuple(Member(**read_table("a member", row, _MEMBER)) for row in rows)
     if len({member.name for member in members}) != len(members):
         raise _Contradiction("a name stands twice among the members")
     keys = [member.key for member in members if member.key is not None]
@@ -367,8 +383,8 @@ def _check_keys(
     if protection["keys"] is not None and protection["kind"] != "ckks":
         raise _Contradiction("protection.keys is for CKKS")
     holder = parties["keyholder"]
-    for key in (parties["aggregator"], holder, *(member.key for member in members)):
-        if key is not None and not large_order(key):
+    for found in (parties["aggregator"], holder, *(m.key for m in members)):
+        if found is not None and not large_order(found):
             raise _Contradiction("a key is no point of large order in its one form")
     if (protection["keys"] == "keyholder") != (holder is not None):
         raise _Contradiction("parties.keyholder and protection.keys do not agree")
@@ -390,11 +406,13 @@ def _thresholds(parties: dict[str, Any], n: int) -> tuple[int, int]:
     return threshold, smallest
 
 
-def _step(protection: dict[str, Any], members: tuple[Member, ...]) -> float:
+def _step(
+    protection: dict[str, Any], clip: float, members: tuple[Member, ...]
+) -> float:
     """The step, so that no sum wraps and each is exact (masking 3.4)."""
     largest = len(members) * max(member.weight for member in members)
     room = (min(2 ** (protection["word_bits"] - 1), 2**53) - 1) // largest
-    clip, step = float(protection["clip"]), protection["step"]
+    step: float | None = protection["step"]
     if room < 1:
         raise _Contradiction("protection.word_bits leave no room for a sum")
     if step is None:
@@ -404,7 +422,7 @@ def _step(protection: dict[str, Any], members: tuple[Member, ...]) -> float:
         return math.ldexp(1.0, power)
     if not math.isfinite(clip / step) or math.ceil(clip / step) > room:
         raise _Contradiction("protection.step: a sum may wrap, or is not exact")
-    return float(step)
+    return step
 
 
 def keys_left_open(plan: Plan, copy: bytes) -> list[str] | None:
@@ -421,6 +439,7 @@ def keys_left_open(plan: Plan, copy: bytes) -> list[str] | None:
         ("parties", "aggregator", "the aggregator"),
         ("parties", "keyholder", "the key holder"),
         ("model", "start_sha256", ""),
+        ("model", "values", ""),
         ("privacy", "noise_multiplier", ""),
     ):
         _complete(theirs.get(table), ours[table], name, who, left)

@@ -6,10 +6,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from canonical import Malformed, digest, key_text, refuse
+from claims import NOT_PROTECTED, assumptions, claims, headline, not_claimed
 from context import CKKS, Session
-from figures import Contradiction, epsilon, figures, known_answers, num, r6, spent
+from events import SKELLAM, AnyEvent, Sum
+from figures import Contradiction, epsilon, known_answers, num, r6, spent
 from files import REPORT, read_json
-from ledgers import Event, Ledger, Release
+from ledgers import Ledger, Release
+from method import method
 from plan import Plan
 from transcript import Entry, Log
 
@@ -19,11 +22,7 @@ _TOOL = re.compile(rf"({_WORD}) ({_WORD}) \(({_WORD} {_WORD}(?:, {_WORD} {_WORD}
 # Fields read off the far tail of a curve, where machines agree less.
 _ROUGH = {"mu_gdp", "tpr_at_fpr", "trade_off", "posterior", "advantage"}
 _ROUGH |= {"profile", "group"}
-_NOT_CLAIMED = ["organisation", "sum-view", "groups", "stopping"]
-_NOT_PROTECTED = [
-    *("population", "participation", "public-constants", "other-releases"),
-    *("metrics", "choices-before", "poisoning", "side-channels"),
-]
+_DISCRETISATION = {"interval": 0.0001, "adapted": True, "bound": "upper"}
 
 
 def check_report(
@@ -91,13 +90,11 @@ class _Builder:
         return {
             **self._what(),
             "threat_model": self._threats(),
-            **self._counted(),
-            "mechanism": self._mechanism(),
-            **self._numbers(),
+            **method(self._plan, self._start[5] == 1),
             **self._books(),
-            "claims": [self._claim()],
-            "not_claimed": _NOT_CLAIMED,
-            "not_protected": _NOT_PROTECTED,
+            "claims": claims(self._plan, self._start, self._ledgers),
+            "not_claimed": not_claimed(self._plan),
+            "not_protected": NOT_PROTECTED,
             "conformance": [],
             "mutation": None,
             "audit": [],
@@ -178,7 +175,7 @@ class _Builder:
             "threshold": plan.threshold,
             "min_clients": plan.min_clients,
             "adversaries": [{"who": who, "sees": what} for who, what in sees],
-            "assumptions": self._assumptions(),
+            "assumptions": assumptions(plan, self._start),
         }
         ring = self._session.packing
         if ring is not None:
@@ -196,101 +193,12 @@ class _Builder:
             }
         return found
 
-    def _assumptions(self) -> list[dict[str, str]]:
-        plan = self._plan
-        disjoint = plan.overlap == "disjoint"
-        rows = [
-            ("keyholder-together", "proved", plan.keyholder is not None),
-            ("unchanged", "assumed", True),
-            ("noise-first", "tested", True),
-            ("trainer", "assumed", True),
-            ("sampling-secret", "assumed", plan.rate < 1),
-            ("csprng", "tested", not self._insecure),
-            ("float-noise", "assumed", True),
-            ("disjoint", "assumed", disjoint),
-            ("overlap", "proved", not disjoint),
-            ("ledger-kept", "assumed", self._start[7] == 1),
-            ("no-earlier", "assumed", self._start[7] != 1),
-        ]
-        return [{"id": name, "evidence": why} for name, why, holds in rows if holds]
-
-    @property
-    def _insecure(self) -> bool:
-        return bool(self._start[5] == 1)
-
-    # FIELDS.md, 3.4.
-
-    def _counted(self) -> dict[str, Any]:
-        plan = self._plan
-        disjoint = plan.overlap == "disjoint"
-        return {
-            "privacy_unit": {
-                "kind": "record",
-                "max_records_per_unit": 1,
-                "max_parties_per_unit": 1 if disjoint else len(plan.members),
-                "enforcement": "plan-statement",
-            },
-            "adjacency": "add-or-remove-one",
-            "overlap": plan.overlap,
-        }
-
-    def _precision(self) -> dict[str, Any]:
-        plan = self._plan
-        return {
-            "word_bits": plan.word_bits,
-            "step": r6(plan.step),
-            "update_clip": r6(plan.clip),
-        }
-
-    def _mechanism(self) -> dict[str, Any]:
-        plan = self._plan
-        return {
-            "type": "dp-sgd",
-            "mode": "local",
-            "clip_norm": r6(plan.clip_norm),
-            "clip_scope": "flat",
-            "noise_multiplier": r6(plan.noise),
-            "sigma_abs": r6(plan.noise * plan.clip_norm),
-            "normaliser": {m.name: r6(plan.rate * m.records) for m in plan.members},
-            "local_steps": plan.local_steps,
-            "noise_domain": "float",
-            "precision": self._precision(),
-            "nan_policy": "zero-or-charged",
-            "empty_batch_policy": "noise-only",
-        }
-
-    def _numbers(self) -> dict[str, Any]:
-        plan = self._plan
-        encrypted = plan.kind == "ckks"
-        masked = plan.kind == "masking" or (encrypted and plan.keys == "one-time")
-        return {
-            "sampling": {
-                "scheme": "poisson",
-                "rate": r6(plan.rate),
-                "evidence": "plan-constant",
-                "amplification": plan.rate < 1,
-            },
-            "numerics": {
-                **self._precision(),
-                "rounding": "stochastic",
-                "place": "after-noise",
-                "wrap": "impossible",
-                "wrong_rounding_log2": -40 if encrypted else None,
-            },
-            "randomness": {
-                "noise": "aes-ctr",
-                "sampling": "aes-ctr",
-                "keys": "seed" if self._insecure else "operating-system",
-                "masks": "aes-256-ctr" if masked else "none",
-                "encryption": "aes-256-ctr" if encrypted else "none",
-                "seeded": self._insecure,
-            },
-        }
-
     # FIELDS.md, 3.5 and 3.6.
 
     def _books(self) -> dict[str, Any]:
         disjoint = self._plan.overlap == "disjoint"
+        charged = [r.event for one in self._ledgers for r in one.charged()]
+        with_sums = any(isinstance(event, Sum) for event in charged)
         return {
             "releases": {
                 name: [_release(release) for release in rows]
@@ -309,67 +217,13 @@ class _Builder:
                 for one in self._ledgers
             },
             "accounting": {
-                "primary": "PLD",
-                "discretisation": {
-                    "interval": 0.0001,
-                    "adapted": True,
-                    "bound": "upper",
-                },
-                "cross_checks": ["RDP", "RDP-integer-orders"],
+                "primary": "RDP" if with_sums else "PLD",
+                "discretisation": None if with_sums else dict(_DISCRETISATION),
+                "cross_checks": [] if with_sums else ["RDP", "RDP-integer-orders"],
                 "adjacency": "add-or-remove-one",
-                "known_answers": [dict(row) for row in known_answers()],
+                "known_answers": [dict(row) for row in known_answers(with_sums)],
             },
         }
-
-    # FIELDS.md, 3.7.
-
-    def _claim(self) -> dict[str, Any]:
-        plan = self._plan
-        clients = {one.client: self._client(one) for one in self._ledgers}
-        consortium = self._consortium(clients)
-        bounded = not self._insecure and consortium["epsilon"] != "infinity"
-        releases = plan.rounds + plan.spare
-        many = 1 if plan.overlap == "disjoint" else len(plan.members)
-        return {
-            "id": "record-local",
-            "unit": "record",
-            "adjacency": "add-or-remove-one",
-            "view": "record-local",
-            "delta": r6(plan.delta),
-            "limit": r6(plan.epsilon),
-            "projected": self._epsilon(planned(plan, releases)),
-            "projected_consortium": self._epsilon(planned(plan, releases * many)),
-            "relies_on": self._assumptions(),
-            "evidence": "proved" if bounded else "none",
-            "not_protected": _NOT_PROTECTED,
-            "clients": clients,
-            "consortium": consortium,
-        }
-
-    def _epsilon(self, events: list[Event]) -> float | str:
-        return num(epsilon(spent(events), self._plan.delta))
-
-    def _client(self, ledger: Ledger) -> dict[str, Any]:
-        charged = ledger.charged()
-        run_id = self._plan.run_id
-        ours = [release.event for release in charged if release.run_id == run_id]
-        return {
-            **figures([release.event for release in charged], self._plan.delta),
-            "epsilon_this_run": self._epsilon(ours),
-            "releases_charged": len(charged),
-        }
-
-    def _consortium(self, clients: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        if self._plan.overlap != "disjoint":
-            releases = [r for one in self._ledgers for r in one.charged()]
-            return figures([r.event for r in releases], self._plan.delta)
-        first = next(iter(clients.values()))
-        found = {}
-        for name in first:
-            if name not in ("epsilon_this_run", "releases_charged", "reasons"):
-                found[name] = _largest([row[name] for row in clients.values()])
-        reasons = {reason for row in clients.values() for reason in row["reasons"]}
-        return {**found, "reasons": sorted(reasons)}
 
     # FIELDS.md, 3.8 and 3.9.
 
@@ -382,7 +236,7 @@ class _Builder:
             for release in releases:
                 if not release.charged:
                     continue
-                if release.event.noise is None:
+                if not release.event.private:
                     rows.append((release.round, "unprotected-release", name))
                 if release.state != "released":
                     rows.append((release.round, "charged-not-opened", name))
@@ -392,16 +246,18 @@ class _Builder:
         ]
 
     def _over_rounds(self, ledger: Ledger) -> list[dict[str, Any]]:
-        charged = ledger.charged()
+        view = headline(self._plan)
+        charged = [(r, view.of(r.event)) for r in ledger.charged()]
         found = []
         for end in self._rounds:
             number = end.body[0]
             events = [
-                release.event
-                for release in charged
+                event
+                for release, event in charged
                 if release.run_id != self._plan.run_id or release.round <= number
             ]
-            found.append({"round": number, "epsilon": self._epsilon(events)})
+            spends = epsilon(spent(events), self._plan.delta)
+            found.append({"round": number, "epsilon": num(spends)})
         return found
 
     def _round(self, end: Entry) -> dict[str, Any]:
@@ -417,11 +273,6 @@ class _Builder:
             "context": ctx.hex(),
             "model_hash": model.hex(),
         }
-
-
-def planned(plan: Plan, releases: int) -> list[Event]:
-    """The events of so many of the plan's releases (SPEC.md, 3.4)."""
-    return [Event(plan.noise, plan.rate, plan.local_steps * releases)]
 
 
 def _tool(text: str) -> dict[str, Any]:
@@ -466,21 +317,21 @@ def _release(release: Release) -> dict[str, Any]:
     }
 
 
-def _event(event: Event) -> dict[str, Any]:
+def _event(event: AnyEvent) -> dict[str, Any]:
+    if isinstance(event, Sum):
+        found: dict[str, Any] = {
+            "mechanism": event.kind,
+            "rate": r6(event.rate),
+            "shares": event.shares,
+            "l2": r6(event.l2),
+        }
+        if event.kind == SKELLAM:
+            return {**found, "variance": r6(event.scale), "l1": r6(event.last)}
+        return {**found, "deviation": r6(event.scale), "values": event.last}
     if event.noise is None:
         return {"mechanism": "none", "reason": event.reason}
-    found: dict[str, Any] = {"mechanism": "gaussian"}
+    found = {"mechanism": "gaussian"}
     if event.rate is not None:
         found = {"mechanism": "poisson-gaussian", "rate": r6(event.rate)}
     found["noise_multiplier"] = r6(event.noise)
     return found if event.count is None else {**found, "count": event.count}
-
-
-def _largest(values: list[Any]) -> Any:
-    """Entry by entry the largest; `infinity` is larger than every number."""
-    first = values[0]
-    if isinstance(first, dict):
-        return {name: _largest([value[name] for value in values]) for name in first}
-    if isinstance(first, list):
-        return [_largest(list(rows)) for rows in zip(*values, strict=True)]
-    return "infinity" if "infinity" in values else max(values)

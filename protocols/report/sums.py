@@ -2,9 +2,6 @@
 """Opened sums, from kept vectors to the model (SPEC.md, section 9)."""
 
 import hashlib
-import math
-import struct
-from array import array
 from typing import Any
 
 import messages as m
@@ -16,6 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from files import START, Tensor, model_hash, read_model
 from lattice import Opening
 from machines import Holder, Machine, Masking
+from moving import Moving
 from packing import primes_of
 from streams import (
     derive,
@@ -291,10 +289,8 @@ def check_start(raw: bytes, log: Log, session: Session) -> list[Tensor]:
     return tensors
 
 
-def check_sum(
-    raw: bytes, outcome: Outcome, session: Session, model: list[Tensor]
-) -> list[Tensor]:
-    """The model after this round, its sum opened again."""
+def check_sum(raw: bytes, outcome: Outcome, session: Session, moving: Moving) -> None:
+    """Opens the sum of this round again, and moves the model by it."""
     replay = _Replay(Kept(raw, outcome, session), outcome, session)
     try:
         replay.check_chunks()
@@ -305,35 +301,16 @@ def check_sum(
     except Malformed as problem:
         refuse("V-SUM-5", file_of(outcome.round, outcome.number), str(problem))
     if outcome.attempt.end is None:
-        return model
+        return
     body, bits = outcome.attempt.end.body, session.plan.word_bits
     where = f"round {outcome.round}"
     if hashlib.sha256(loose(words, bits)).digest() != body[5]:
         refuse("V-SUM-6", FILE, f"{where}: its vectors give another sum")
-    clipped = signed_word(words[-1], bits)
+    clipped = signed_word(words[-1], bits) if session.plan.grid is None else 0
     if min(max(clipped, 0), len(outcome.claims) * session.values) != body[6]:
         refuse("V-SUM-6", FILE, f"{where}: its vectors give another count of clippings")
-    step = session.plan.step
-    moved = [signed_word(word, bits) * step for word in words[:-1]]
-    after = _move(model, moved, body[4])
-    if after is None or model_hash(after) != body[8]:
+    totals = [signed_word(word, bits) for word in words]
+    if not moving.move(totals, outcome.round, body[3], body[4]):
+        refuse("V-SUM-6", FILE, f"{where}: its sum gives a model that is not finite")
+    if model_hash(moving.model) != body[8]:
         refuse("V-SUM-6", FILE, f"{where}: its sum gives another model")
-    return after
-
-
-def _move(model: list[Tensor], total: list[float], weight: int) -> list[Tensor] | None:
-    """The model moved by a sum (SPEC.md, section 8); None where it is not finite."""
-    found, at = [], 0
-    for tensor in model:
-        old = struct.unpack(f"<{len(tensor.data) // 4}f", tensor.data)
-        part = total[at : at + len(old)]
-        at += len(old)
-        new = [value + change / weight for value, change in zip(old, part, strict=True)]
-        try:
-            data = struct.pack(f"<{len(new)}f", *array("d", new))
-        except OverflowError:
-            return None
-        if not all(map(math.isfinite, new)):
-            return None
-        found.append(Tensor(tensor.name, tensor.shape, data))
-    return found

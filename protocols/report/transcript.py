@@ -10,11 +10,13 @@ from canonical import (
     decode,
     digest,
     fields,
+    integer,
     parts,
     refuse,
     signature,
     signed,
     sized,
+    text,
 )
 from plan import Plan
 
@@ -71,20 +73,6 @@ class Log:
 
 def _refuse(check: str, what: str) -> NoReturn:
     refuse(check, FILE, what)
-
-
-def integer(value: Any) -> int:
-    """An integer as the files hold them, or `Malformed`."""
-    if type(value) is not int or not 0 <= value < 2**63:
-        raise Malformed("an integer is out of range")
-    return value
-
-
-def text(value: Any) -> str:
-    """A text as the files hold them, or `Malformed`."""
-    if type(value) is not str or len(value) > 1000:
-        raise Malformed("a text is too long, or none")
-    return value
 
 
 def read_entries(data: bytes) -> tuple[bytes, list[Entry]]:

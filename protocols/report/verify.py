@@ -29,7 +29,7 @@ import transcript
 from attempts import Outcome, check_attempts
 from canonical import Malformed, Refused, digest, parts, refuse, sized
 from context import Session, session
-from figures import Contradiction, epsilon, spent
+from figures import Contradiction, counted, epsilon, spent
 from files import (
     METRICS,
     MODEL,
@@ -44,9 +44,10 @@ from files import (
     read_model,
 )
 from ledgers import Ledger, Matcher, file_of, read_ledger
+from moving import Moving
 from packing import packing
 from plan import Plan
-from report import check_report, planned
+from report import check_report
 from transcript import Entry, Log
 
 FOLDERS = ("ledgers", "vectors")
@@ -87,7 +88,7 @@ def verify(folder: Path, copy: bytes | None = None) -> Verdict:
     kept = _kept_files(log, plan)
     _check_files(folder, files, kept, log.artefacts)
     verdict.checks.append(f"files: all {len(files)} are those that were signed")
-    tensors = _check_model(files[MODEL], log)
+    tensors = _check_model(files[MODEL], log, plan)
     now = session(plan, model_size(tensors))
     outcomes = check_attempts(log, now)
     _say_rounds(verdict, log, plan)
@@ -112,9 +113,11 @@ def _check_plan(raw: bytes, start: Entry, run_id: bytes) -> Plan:
         refuse("V-PLAN-1", plans.FILE, "it is not the plan that the run was started on")
     plan = plans.read_plan(raw)
     if plan.kind == "ckks":
-        packing(plan, 1)  # some ring holds a word
+        # Of a local plan's vector no more is known here than that it has a word.
+        packing(plan, 1 if plan.grid is None else plan.grid.words)
     try:
-        spends = epsilon(spent(planned(plan, plan.rounds + plan.spare)), plan.delta)
+        planned = counted({plan.release: plan.rounds + plan.spare})
+        spends = epsilon(planned, plan.delta)
     except Contradiction as problem:
         refuse("V-PLAN-4", plans.FILE, str(problem))
     if spends > plan.epsilon:
@@ -175,7 +178,7 @@ def _check_files(
             refuse("V-FILE-4", name, "it is not the file that was signed")
 
 
-def _check_model(raw: bytes, log: Log) -> list[Tensor]:
+def _check_model(raw: bytes, log: Log, plan: Plan) -> list[Tensor]:
     try:
         tensors = read_model(raw)
     except Malformed as problem:
@@ -183,6 +186,8 @@ def _check_model(raw: bytes, log: Log) -> list[Tensor]:
     last = log.rounds[-1].end
     if last is None or model_hash(tensors) != last.body[8]:
         refuse("V-MODEL-2", MODEL, "it is not the model that the last round left")
+    if plan.values not in (None, model_size(tensors)):
+        refuse("V-MODEL-2", MODEL, "it has not the plan's number of values")
     return tensors
 
 
@@ -225,12 +230,13 @@ def _check_budgets(verdict: Verdict, ledgers: list[Ledger], plan: Plan) -> None:
             spends = epsilon(spent(events), plan.delta)
         except Contradiction as problem:
             refuse("V-BUDGET-1", file, str(problem))
-        stated = any(event.noise is None for event in events)
+        stated = not all(event.private for event in events)
         if spends > plan.epsilon * SLACK and not stated:
             refuse("V-BUDGET-1", file, f"its releases spend {spends}, over the plan's")
         verdict.epsilon[ledger.client] = spends
+        where = "" if plan.grid is None else ", of sums with all shares of the noise"
         verdict.checks.append(
-            f"epsilon of {ledger.client}: {spends:.6g} at delta {plan.delta:g}"
+            f"epsilon of {ledger.client}: {spends:.6g} at delta {plan.delta:g}{where}"
         )
 
 
@@ -246,13 +252,14 @@ def _check_sums(
     if not now.plan.keep_vectors:
         verdict.not_checked.append("that the opened sums follow from vectors: not kept")
         return
-    model = sums.check_start(files[START], log, now)
+    start = sums.check_start(files[START], log, now)
     if not sums.feasible(now, opened):
         verdict.not_checked.append("that the opened sums follow from vectors: too long")
         return
+    moving = Moving(now.plan, start)
     for outcome in opened:
         file = sums.file_of(outcome.round, outcome.number)
-        model = sums.check_sum(files[file], outcome, now, model)
+        sums.check_sum(files[file], outcome, now, moving)
     verdict.checks.append(f"sums: {len(opened)} opened again, from vectors to model")
 
 
@@ -313,6 +320,11 @@ def _say_not_checked(verdict: Verdict, log: Log, plan: Plan, others: list[str]) 
     ]
     if log.start.body[4]:
         verdict.not_checked.append("that parties were apart: this was a simulation")
+    if plan.grid is not None:
+        verdict.not_checked.append(
+            "that clients added their shares of the noise: one that did not counts "
+            "among the colluding"
+        )
     if plan.keyholder is not None:
         verdict.not_checked.append("that key holder and aggregator kept apart")
     if log.start.body[5]:

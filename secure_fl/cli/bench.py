@@ -60,18 +60,68 @@ def ckks(keys: Keys, clients: int, length: int, bits: int, as_json: bool) -> Non
     """One CKKS context: seconds, bytes and exactness."""
     from ..engines.bench_ckks import bench_ckks
 
-    with _uploads(clients, quiet=as_json) as uploaded:
+    with _bar("uploads", clients, quiet=as_json) as uploaded:
         figures = bench_ckks(
             keys=keys, clients=clients, length=length, bits=bits, uploaded=uploaded
         )
     _put(asdict(figures), as_json=as_json)
 
 
+@group.command("train")
+@click.option(
+    "--features", type=click.IntRange(1, 100_000), default=384, show_default=True
+)
+@click.option(
+    "--classes", type=click.IntRange(2, 100_000), default=77, show_default=True
+)
+@click.option("--records", type=click.IntRange(1), default=10_000, show_default=True)
+@click.option(
+    "--rate",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.1,
+    show_default=True,
+    help="Share of the records in a batch.",
+)
+@click.option("--steps", type=click.IntRange(1), default=20, show_default=True)
+@click.option("--threads", type=click.IntRange(1, 1000), default=2, show_default=True)
+@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
+@_json
+def train(
+    features: int,
+    classes: int,
+    records: int,
+    rate: float,
+    steps: int,
+    threads: int,
+    repeats: int,
+    as_json: bool,
+) -> None:
+    """A head trained in every way: seconds and bytes.
+
+    A linear head on cached features: without privacy, with it, and through Opacus, each
+    in a process of its own, in turn.  Seconds are those of one step.
+    """
+    from ..engines.bench_train import WAYS, bench_train
+
+    with _bar("turns", len(WAYS) * (1 + repeats), quiet=as_json) as turned:
+        figures = bench_train(
+            features=features,
+            classes=classes,
+            records=records,
+            rate=rate,
+            steps=steps,
+            threads=threads,
+            repeats=repeats,
+            turned=turned,
+        )
+    _put(asdict(figures), as_json=as_json)
+
+
 @contextmanager
-def _uploads(clients: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
+def _bar(what: str, total: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
     """A bar on stderr where that is a terminal, silence elsewhere."""
     with Progress(
-        "uploads",
+        what,
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -79,7 +129,7 @@ def _uploads(clients: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
         transient=True,
         disable=quiet or not sys.stderr.isatty(),
     ) as bar:
-        task = bar.add_task("uploads", total=clients)
+        task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)
 
 
@@ -87,7 +137,17 @@ def _put(figures: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(figures))
         return
-    widest = max(map(len, figures))
-    for key, value in figures.items():
+    lines = dict(_lines(figures))
+    widest = max(map(len, lines))
+    for key, value in lines.items():
         shown = f"{value:.4g}" if isinstance(value, float) else str(value)
         click.echo(f"{key:{widest}}  {shown}")
+
+
+def _lines(figures: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What has a figure for each of several ways takes a line for each."""
+    for key, value in figures.items():
+        if isinstance(value, dict):
+            yield from ((f"{key}.{way}", each) for way, each in value.items())
+        else:
+            yield key, value

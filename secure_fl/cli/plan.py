@@ -51,12 +51,20 @@ def check(file: Path, as_json: bool) -> None:
 
 
 def describe(plan: Plan) -> dict[str, Any]:
-    """What members compare before they sign: hash, safety numbers, costs."""
-    privacy, parties = plan.privacy, plan.parties
+    """What members compare before they sign: hash, safety numbers, costs.
+
+    Raises PlanError where a distributed plan leaves the model's size open.
+    """
+    own_hash = plan.hash.hex()
     size = _model_size(plan)
+    if size is not None:
+        plan = plan.with_values(size)
+    privacy, parties = plan.privacy, plan.parties
+    of_clients = privacy.unit == "client"
+    units = len(plan.names) if of_clients else max(m.records for m in parties.members)
     facts: dict[str, Any] = {
         "name": plan.name,
-        "plan_hash": plan.hash.hex(),
+        "plan_hash": own_hash,
         "members": len(plan.names),
         "threshold": plan.threshold,
         "min_clients": plan.min_clients,
@@ -72,15 +80,31 @@ def describe(plan: Plan) -> dict[str, Any]:
         "epsilon_projected": round(plan.projected_epsilon(), 4),
         "epsilon_of_a_record_at_all_members": round(plan.projected_consortium(), 4),
         "delta": privacy.delta,
-        "delta_times_records": privacy.delta * max(m.records for m in parties.members),
+        f"delta_times_{privacy.unit}s": privacy.delta * units,
         "claim": f"{privacy.unit}, {privacy.adjacency}, {privacy.mode}",
     }
+    if plan.distributed:
+        facts.update(_shared_noise(plan))
     if size is not None:
         facts["model_values"] = size
         facts.update(_sizes(plan, size))
         if plan.protection.keep_vectors:
             facts["kept_bytes_in_the_folder"] = _kept(plan, facts)
     return facts
+
+
+def _shared_noise(plan: Plan) -> dict[str, Any]:
+    """What a sum's noise comes to, and what is left if the protection fails."""
+    grid = plan.grid
+    return {
+        "epsilon_if_all_others_collude": round(plan.projected_own_share(), 4),
+        "noise": grid.kind,
+        "noise_shares": grid.shares,
+        "noise_of_a_share_in_steps": round(grid.deviation, 1),
+        "coordinate_clip": grid.clip,
+        "a_dropout": f"costs no privacy: {grid.shares} honest members' noise is enough,"
+        f" and no sum of fewer than {plan.min_clients} members is opened",
+    }
 
 
 def _kept(plan: Plan, facts: dict[str, Any]) -> int:
@@ -94,11 +118,11 @@ def _kept(plan: Plan, facts: dict[str, Any]) -> int:
 def _sizes(plan: Plan, size: int) -> dict[str, Any]:
     """What one client sends in a round, and how its words stand in it."""
     if plan.protection.kind != "ckks":
-        sent = packed_size(size + 1, plan.encoding.word_bits)
+        sent = packed_size(plan.length(size), plan.encoding.word_bits)
         return {"bytes_per_client_and_round": sent}
     packing = plan.packing(size)
     ring, keys = packing.ring, plan.protection.keys
-    sent = packing.bytes(size + 1)
+    sent = packing.bytes(plan.length(size))
     if keys == "one-time":
         sent += packed_size(ring.degree, key_bits(packing.clients))
     else:
@@ -110,15 +134,15 @@ def _sizes(plan: Plan, size: int) -> dict[str, Any]:
         "ring_security": "at least 192 bits (Homomorphic Encryption Standard, 2018)",
         "words_per_coefficient": packing.fields,
         "scale": f"2^{packing.scale_bits}",
-        "ciphertexts_per_client_and_round": packing.blocks(size + 1),
+        "ciphertexts_per_client_and_round": packing.blocks(plan.length(size)),
         "bytes_per_client_and_round": sent,
     }
 
 
 def _model_size(plan: Plan) -> int | None:
-    """Number of values of an ``mlp`` plan's model, without building it."""
+    """Number of values of the plan's model, without building it, where it tells."""
     if plan.data is None or plan.model.kind != "mlp":
-        return None
+        return plan.model.values
     inputs = sum(
         len(c.values) if c.values is not None else 1 for c in plan.data.columns.values()
     )

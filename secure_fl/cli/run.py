@@ -18,6 +18,7 @@ from rich.table import Table
 
 from ..errors import UsageError
 from ..plan import Plan, load_plan
+from ..privacy import epsilon as epsilon_of
 
 if TYPE_CHECKING:
     from ..engines.result import Progress as RunProgress
@@ -53,7 +54,7 @@ __all__ = ["command", "progress_bar"]
 @click.option(
     "--baselines",
     is_flag=True,
-    help="Also train one member alone and non-private pooled data.",
+    help="Also train one member alone, and pooled data.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
@@ -102,7 +103,7 @@ class _Task:
         from .. import training
 
         assert plan.data is not None
-        self._plan = plan
+        self.plan = plan
         self._training = training
         shares = {m.name: m.records for m in plan.parties.members}
         self.splits: dict[str, TabularSplit] = training.load_tabular(
@@ -120,30 +121,45 @@ class _Task:
         labels = self._all.test_y
         if not labels.size:
             return {}
-        scores = self._training.scores(model, self._plan, self._all.test_x)
+        scores = self._training.scores(model, self.plan, self._all.test_x)
         figures = {"accuracy": self._training.accuracy(labels, scores)}
         if scores.shape[1] == 2 and 0 < labels.sum() < labels.size:
             figures["auc"] = self._training.auc(labels, scores[:, 1])
         return figures
 
     def baselines(self) -> Mapping[str, Any]:
-        """One member alone at the same epsilon (their mean), and pooled without DP."""
+        """Comparisons: what is private, at the same epsilon; and pooled without DP.
+
+        Where the unit is a client there is nothing private to compare with.
+        """
+        comparable = self.plan.privacy.unit == "record"
+        private = self._private_baselines() if comparable else {}
+        pooled = self._training.train_plain(self.plan, self._all)
+        return {**private, "pooled_non_private": dict(self.evaluate(pooled))}
+
+    def _private_baselines(self) -> dict[str, Any]:
+        """Each member alone, their mean, and all records as if they were one's."""
         from ..engines.baselines import train_alone
 
-        start = self._training.initial_model(self._plan)
-        alone = {
-            name: dict(
-                self.evaluate(train_alone(self._plan, name, self.trainers[name], start))
-            )
-            for name in self._plan.names
-        }
+        plan, start = self.plan, self._training.initial_model(self.plan)
+
+        def trained(
+            name: str, split: TabularSplit, records: int | None = None
+        ) -> dict[str, float]:
+            own = plan.alone(records=records)
+            fit = self._training.builtin_trainer(own, split)
+            model = train_alone(plan, name, fit, start, records=records)
+            return dict(self.evaluate(model))
+
+        alone = {name: trained(name, self.splits[name]) for name in plan.names}
         keys = next(iter(alone.values()))
-        mean = {k: sum(a[k] for a in alone.values()) / len(alone) for k in keys}
-        pooled = self._training.train_plain(self._plan, self._all)
+        everything = sum(m.records for m in plan.parties.members)
         return {
-            "one_member_alone": mean,
+            "one_member_alone": {
+                k: sum(a[k] for a in alone.values()) / len(alone) for k in keys
+            },
             "each_member_alone": alone,
-            "pooled_non_private": dict(self.evaluate(pooled)),
+            "pooled_private": trained(plan.names[0], self._all, everything),
         }
 
 
@@ -172,28 +188,37 @@ def _print(finished: Run, out: Path) -> None:
         ("together, private", epsilon, final)
     ]
     baselines = finished.metrics.get("baselines", {})
+    own = ""
+    if "one_member_alone" in baselines:
+        own = bound(_alone_epsilon(finished.plan))
+        rows.append(("one member alone, private", own, baselines["one_member_alone"]))
+        rows.append(("pooled, private", own, baselines["pooled_private"]))
     if baselines:
-        alone, pooled = baselines["one_member_alone"], baselines["pooled_non_private"]
-        clients = finished.report.claims[0]["clients"].values()
-        this_run = [c["epsilon_this_run"] for c in clients]
-        own = bound(max((e for e in this_run if not isinstance(e, str)), default=0.0))
-        rows.append(("one member alone, private", own, alone))
-        rows.append(("pooled, not private", "none", pooled))
+        rows.append(("pooled, not private", "none", baselines["pooled_non_private"]))
     for label, spent, values in rows:
         table.add_row(label, spent, *(f"{values[k]:.3f}" for k in figures))
     if figures:
         console.print(table)
     delta = finished.plan.privacy.delta
     disjoint = finished.plan.privacy.overlap == "disjoint"
-    whose = "one member" if disjoint else "all members"
-    console.print(f"epsilon {epsilon} at delta {delta:g}, for one record of {whose}")
-    if baselines:
+    whose = "one record of one member" if disjoint else "one record of all members"
+    if finished.plan.privacy.unit == "client":
+        whose = "all that one member sent"
+    console.print(f"epsilon {epsilon} at delta {delta:g}, for {whose}")
+    if own:
         console.print(
-            "The last two are comparisons: no ledger counts them. To publish a member's"
+            "The others are comparisons: no ledger counts them. To publish a member's"
             f" own model too would cost its records up to epsilon {own} more."
         )
     console.print(f"report  {out / 'report.html'}", soft_wrap=True)
     console.print(f"check   secure-fl verify {out}", soft_wrap=True)
+
+
+def _alone_epsilon(plan: Plan) -> float:
+    """What a member spends that trains without the others, as the baseline does."""
+    alone = plan.alone()
+    releases = [alone.release] * alone.rounds.count
+    return epsilon_of(releases, delta=alone.privacy.delta).value
 
 
 class progress_bar(AbstractContextManager[Callable[["RunProgress"], None]]):  # noqa: N801

@@ -8,6 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from ..descent import Descent
 from ..errors import UsageError
 from ..model import GlobalModel
 from ..plan import Plan
@@ -19,15 +20,29 @@ __all__ = ["train_alone"]
 
 
 def train_alone(
-    plan: Plan, client: str, trainer: Trainer, start: GlobalModel
+    plan: Plan,
+    client: str,
+    trainer: Trainer,
+    start: GlobalModel,
+    *,
+    records: int | None = None,
 ) -> GlobalModel:
-    """One member without the others: the same rounds, noise and epsilon.
+    """One member without the others: the same rounds and epsilon, its own noise.
+
+    trainer
+        of ``plan.alone()``, in local mode whatever the plan's own
+    records
+        what that member holds, in place of what the plan says: with all members' rows
+        and the sum of their records this is the private training on pooled data
 
     Guarantees nothing about its own release beyond what the plan says for one member;
-    its ledger is thrown away, so the result must not leave the simulation.
+    its ledger is thrown away, so the result must not leave the simulation.  Raises
+    UsageError where the plan's unit is a client, and for an unprotected update.
     """
     from ..training import ClientRound
 
+    descent = Descent(plan.with_values(start.size)) if plan.distributed else None
+    plan = plan.alone(records=records)
     random = SystemRandom()
     run_id = random.bytes(16)
     model = start
@@ -69,5 +84,8 @@ def train_alone(
                     "a member alone is compared at the same epsilon",
                     hint="return private.update()",
                 )
-            model = model.add(update.vector)
+            if descent is None:
+                model = model.add(update.vector)
+            else:
+                model = descent.step(model, -update.vector, round_index=index)
     return model

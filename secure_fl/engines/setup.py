@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ..descent import Descent
 from ..errors import PlanError, UsageError
 from ..identity import Identity, key_to_text
 from ..model import GlobalModel
@@ -111,6 +112,7 @@ def prepare(
             "a seeded run has no lasting ledger",
             hint="its noise can be made again, so it is charged nowhere: drop the home",
         )
+    source = source.with_values(start.size)
     run_id = random.bytes(16)
     identities = {n: Identity.new(n, random=random) for n in source.names}
     aggregator = Identity.new(AGGREGATOR, random=random)
@@ -129,7 +131,8 @@ def prepare(
     state.create()
     stack.enter_context(state.locked())
     transcript = Transcript(run_id)
-    checkpoint = Checkpoint(0, -1, start, transcript, [])
+    at_rest = Descent(plan).velocity
+    checkpoint = Checkpoint(0, -1, start, at_rest, transcript, [])
     return Setup(plan, identities, aggregator, keyholder, state, checkpoint)
 
 
@@ -155,9 +158,12 @@ def resume(
         f"it is not the plan in {out / PLAN_FILE}, which this run was started with",
         hint="all members endorsed that one: compare the two",
     )
-    if source.names != plan.names:
+    values = plan.model.values
+    if source.names != plan.names or source.distributed != plan.distributed:
         raise other
-    again = source.completed(
+    if source.model.values not in (None, values):
+        raise other
+    again = source.with_values(values or 0).completed(
         keys={m.name: m.key or "" for m in plan.parties.members},
         aggregator=plan.parties.aggregator or "",
         keyholder=plan.parties.keyholder,

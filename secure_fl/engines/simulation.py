@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from .. import __version__
+from ..descent import Descent
 from ..errors import (
     BudgetExceeded,
     EngineError,
@@ -72,6 +73,7 @@ class Simulation:
         self._progress = progress
         self._random = random
         self._model = setup.checkpoint.model
+        self._descent = Descent(self._plan, setup.checkpoint.velocity)
         self._transcript = setup.checkpoint.transcript
         self._history = setup.checkpoint.history
         self._next = (setup.checkpoint.round_index, setup.checkpoint.attempt + 1)
@@ -168,7 +170,12 @@ class Simulation:
         if self._out is not None:
             self._state.save(
                 Checkpoint(
-                    round_index, attempt, self._model, self._transcript, self._history
+                    round_index,
+                    attempt,
+                    self._model,
+                    self._descent.velocity,
+                    self._transcript,
+                    self._history,
                 )
             )
 
@@ -372,7 +379,12 @@ class Simulation:
 
     def _finish_round(self, index: int, attempt: int, opened: OpenedUpdate) -> None:
         before = self._model.digest()
-        self._model = self._model.add(opened.total / opened.total_weight)
+        self._model = self._descent.move(
+            self._model,
+            opened.words,
+            round_index=index,
+            survivors=opened.survivors,
+        )
         entry = self._transcript.append(
             "round",
             {

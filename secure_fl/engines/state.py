@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .. import wire
 from ..errors import EngineError, ProtocolError, UsageError
 from ..files import write_durably
@@ -26,7 +29,9 @@ from ..transcript import Transcript
 
 __all__ = ["Checkpoint", "RunState"]
 
-_VERSION: Final = "secure-fl/checkpoint/1"
+_FORMS: Final = "secure-fl/checkpoint/"
+_VERSION: Final = f"{_FORMS}2"
+_VELOCITY: Final = "<f8"
 
 
 @final
@@ -37,6 +42,7 @@ class Checkpoint:
     round_index: int
     attempt: int  # the last one that may have been opened; -1 for none
     model: GlobalModel
+    velocity: NDArray[np.float64]  # of the aggregator's steps; empty where it has none
     transcript: Transcript
     history: list[dict[str, Any]]
 
@@ -47,6 +53,7 @@ class Checkpoint:
                 self.round_index,
                 self.attempt + 1,
                 self.model.to_bytes(),
+                self.velocity.astype(_VELOCITY, copy=False).tobytes(),
                 self.transcript.to_bytes(),
                 json.dumps(self.history),
             ]
@@ -59,13 +66,27 @@ class Checkpoint:
         except ProtocolError:
             value = []
         match value:
-            case [str(v), int(r), int(a), bytes(m), bytes(t), str(h)] if v == _VERSION:
+            case [
+                str(version),
+                int(round_index),
+                int(attempts),
+                bytes(model),
+                bytes(velocity),
+                bytes(transcript),
+                str(history),
+            ] if version == _VERSION:
                 return cls(
-                    r,
-                    a - 1,
-                    GlobalModel.from_bytes(m),
-                    Transcript.from_bytes(t),
-                    json.loads(h),
+                    round_index,
+                    attempts - 1,
+                    GlobalModel.from_bytes(model),
+                    np.frombuffer(velocity, _VELOCITY).astype(np.float64, copy=False),
+                    Transcript.from_bytes(transcript),
+                    json.loads(history),
+                )
+            case [str(version), *_] if version.startswith(_FORMS):
+                raise EngineError(
+                    "another version of secure-fl began this run",
+                    hint="finish it with that version",
                 )
             case _:
                 raise EngineError("the checkpoint of the run does not parse")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a release claims, what all releases cost, and the book that is kept of them.
 
-What no run needs is in modules of its own: ``rules`` answers further questions about
-what releases cost together, and ``discrete`` bounds noise on the integer grid.
+What no run needs is in a module of its own: ``rules`` answers further questions about
+what releases cost together.
 Imports no torch, and dp-accounting only when an epsilon is asked for.
 """
 
@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from .accounting import (
     ADJACENCY,
+    Accountant,
     Bound,
     Epsilon,
+    accountant_of,
     delta_at,
     epsilon,
     over_releases,
@@ -19,15 +21,18 @@ from .accounting import (
     rdp_epsilon,
 )
 from .book import LedgerExport, Release, Reservation, State, read_export
-from .calibration import calibrate_noise
+from .calibration import calibrate_noise, calibrate_release
 from .events import (
+    DiscreteGaussian,
     Event,
     Gaussian,
     Mechanism,
     NonPrivate,
     PoissonGaussian,
     Repeated,
+    Skellam,
     from_wire,
+    own_share,
     to_wire,
     without_amplification,
 )
@@ -39,7 +44,9 @@ from .update import PrivateUpdate, Unprotected, private_update, unprotected
 
 __all__ = [
     "ADJACENCY",
+    "Accountant",
     "Bound",
+    "DiscreteGaussian",
     "Epsilon",
     "Event",
     "Gaussian",
@@ -54,15 +61,19 @@ __all__ = [
     "Release",
     "Repeated",
     "Reservation",
+    "Skellam",
     "State",
     "Unprotected",
+    "accountant_of",
     "calibrate_noise",
+    "calibrate_release",
     "delta_at",
     "epsilon",
     "from_wire",
     "group_epsilon",
     "interpret",
     "over_releases",
+    "own_share",
     "private_update",
     "profile",
     "rdp_epsilon",

@@ -3,8 +3,10 @@
 
 Neighbouring data sets differ by one record, added or removed; replacing a record is
 not offered (one of the two accountants ignores its doubled sensitivity:
-github.com/google/differential-privacy/issues/378).  Both accountants are those of
-dp-accounting; each gives an upper bound, and the tighter one, PLD, is the headline.
+github.com/google/differential-privacy/issues/378).  Of Gaussian releases both
+accountants are those of dp-accounting; each gives an upper bound, and the tighter one,
+PLD, is the headline.  Where noise on the integer grid is among them, all is accounted
+for by our Renyi DP alone (:mod:`.renyi`).
 
 Equal mechanisms are counted and composed together, so that the result depends on what
 was released and not on how the list is grouped or ordered.
@@ -22,17 +24,27 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, final
 
 from ..errors import UsageError, VerificationError
 from . import gaussian, renyi
-from .events import Event, Gaussian, Mechanism, NonPrivate, PoissonGaussian, Repeated
+from .events import (
+    Discrete,
+    Event,
+    Gaussian,
+    Mechanism,
+    NonPrivate,
+    PoissonGaussian,
+    Repeated,
+)
 
 __all__ = [
     "ADJACENCY",
+    "Accountant",
     "Bound",
     "Epsilon",
+    "accountant_of",
     "delta_at",
     "epsilon",
     "over_releases",
@@ -59,8 +71,8 @@ LEAST_RATE: Final = 1e-6
 MOST_RATE: Final = 1 - 1e-6
 # More sampled releases are reported as infinite, see :func:`rounding`.
 MOST_SAMPLED: Final = 10**6
-# So are more different sampled mechanisms: each takes a transform of its own, at every
-# figure that is asked for.
+# So are more different mechanisms, sampled or on the grid: each takes a transform of
+# its own, or a curve, at every figure that is asked for.
 MOST_MECHANISMS: Final = 64
 # Rounding leaves no digits of a smaller delta (:func:`rounding`); of this one it does
 # up to 98,000 sampled releases, and of 1e-8 always.
@@ -74,21 +86,23 @@ DISTRUST: Final = (
     "numpy and scipy in a fresh environment"
 )
 
-Counts = tuple[tuple[Mechanism, int], ...]
+Accountant = Literal["PLD", "RDP"]
+Counts = tuple[tuple[Mechanism | Discrete, int], ...]
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Epsilon:
-    """Both bounds at one ``delta``.  ``value`` is the one to publish."""
+    """What releases cost at one ``delta``.
 
-    pld: float
+    ``value`` is the epsilon to publish and ``accountant`` which method gave it; ``rdp``
+    is the epsilon by Renyi DP, a looser second bound where ``accountant`` is "PLD".
+    """
+
+    value: float
     rdp: float
     delta: float
-
-    @property
-    def value(self) -> float:
-        return self.pld
+    accountant: Accountant
 
 
 @final
@@ -98,25 +112,28 @@ class Bound:
 
     epsilon: float
     delta: float
-    accountant: Literal["PLD", "RDP"]
+    accountant: Accountant
 
 
 def counted(events: Sequence[Event]) -> Counts | None:
     """Every mechanism with its count, in one order; None where one is not private."""
-    counter: Counter[Mechanism] = Counter()
-    for event in events:
+    counter: Counter[Mechanism | Discrete] = Counter()
+    for event, times in Counter(events).items():
         match event:
             case NonPrivate():
                 return None
             case Repeated(inner, count):
-                counter[canonical(inner)] += count
+                counter[canonical(inner)] += count * times
             case _:
-                counter[canonical(event)] += 1
+                counter[canonical(event)] += times
     return tuple(sorted(counter.items(), key=lambda item: repr(item[0])))
 
 
-def canonical(mechanism: Mechanism) -> Mechanism:
+def canonical(mechanism: Mechanism | Discrete) -> Mechanism | Discrete:
     """One form for what is equal; extremes are charged as something a little worse."""
+    if isinstance(mechanism, Discrete):
+        rate = max(mechanism.rate, LEAST_RATE)
+        return replace(mechanism, rate=rate if rate <= MOST_RATE else 1.0)
     noise = min(mechanism.noise_multiplier, MOST_NOISE)
     if isinstance(mechanism, Gaussian) or mechanism.rate > MOST_RATE:
         return Gaussian(noise)
@@ -130,6 +147,21 @@ def sampled(counts: Counts) -> int:
 
 def _releases(counts: Counts) -> list[tuple[PoissonGaussian, int]]:
     return [(m, n) for m, n in counts if isinstance(m, PoissonGaussian)]
+
+
+def accountant_of(events: Sequence[Event]) -> Accountant:
+    """Which method gives the epsilon of ``events``: "RDP" where any is discrete."""
+    return "RDP" if any(isinstance(event, Discrete) for event in events) else "PLD"
+
+
+def gaussian_part(counts: Counts) -> tuple[tuple[Mechanism, int], ...]:
+    """Those of the releases that have Gaussian noise."""
+    return tuple((m, n) for m, n in counts if not isinstance(m, Discrete))
+
+
+def discrete(counts: Counts) -> int:
+    """How many different mechanisms have noise on the integer grid."""
+    return sum(isinstance(m, Discrete) for m, _ in counts)
 
 
 def precision(counts: Counts) -> float:
@@ -235,7 +267,7 @@ def library_event(mechanism: Mechanism) -> Any:
 
 
 @functools.lru_cache(maxsize=1024)
-def _accountant(counts: Counts) -> Any:
+def _accountant(counts: tuple[tuple[Mechanism, int], ...]) -> Any:
     """RDP of all releases, its curve checked."""
     dp = library()
     accountant = dp.rdp.RdpAccountant(
@@ -249,9 +281,14 @@ def _accountant(counts: Counts) -> Any:
 
 @functools.lru_cache(maxsize=4096)
 def _rdp(counts: Counts, delta: float) -> float:
-    if min(mechanism.noise_multiplier for mechanism, _ in counts) < MIN_NOISE:
+    gaussians = gaussian_part(counts)
+    if any(mechanism.noise_multiplier < MIN_NOISE for mechanism, _ in gaussians):
         return math.inf
-    return float(_accountant(counts).get_epsilon(delta))
+    if not discrete(counts):
+        return float(_accountant(gaussians).get_epsilon(delta))
+    if gaussians:
+        _accountant(gaussians)  # checks our curve of them
+    return renyi.composed(counts).epsilon(delta)
 
 
 def _check_orders(counts: Counts, accountant: Any) -> None:
@@ -333,7 +370,7 @@ def bounded(counts: Counts) -> bool:
     """Whether an epsilon is computed; elsewhere it is infinite.  For some releases."""
     return (
         sampled(counts) <= MOST_SAMPLED
-        and len(_releases(counts)) <= MOST_MECHANISMS
+        and len(_releases(counts)) + discrete(counts) <= MOST_MECHANISMS
         and _rdp(counts, 1e-6) <= MAX_EPSILON
     )
 
@@ -343,7 +380,7 @@ def _grids(counts: Counts) -> list[float]:
     if not bounded(counts):
         return []
     # The sum of all losses is of the size of epsilon, of which RDP is a cheap bound.
-    span = max(_rdp(counts, 1e-6), *(_reach(mechanism) for mechanism, _ in counts))
+    span = max(_rdp(counts, 1e-6), *(_reach(m) for m, _ in gaussian_part(counts)))
     first = INTERVAL
     while span / first > MAX_POINTS:
         first *= 10
@@ -356,11 +393,14 @@ def _grids(counts: Counts) -> list[float]:
 def of_counts(counts: Counts, delta: float) -> Epsilon:
     """As :func:`epsilon`, for events that are counted and a delta that is checked."""
     if not counts:
-        return Epsilon(0.0, 0.0, delta)
+        return Epsilon(0.0, 0.0, delta, "PLD")
+    if discrete(counts):
+        rdp = _rdp(counts, delta) if bounded(counts) else math.inf
+        return Epsilon(rdp, rdp, delta, "RDP")
     grids = _grids(counts)
     allowance = rounding(sampled(counts))
     if not grids or delta <= 2 * allowance:
-        return Epsilon(math.inf, math.inf, delta)
+        return Epsilon(math.inf, math.inf, delta, "PLD")
     rdp = _rdp(counts, delta)
     # What PLD must not exceed: its delta is less by the allowance, and may have been
     # rounded up by as much.
@@ -372,7 +412,7 @@ def of_counts(counts: Counts, delta: float) -> Epsilon:
         pld = _composed(counts, grid).epsilon(delta)
         if pld <= highest * (1 + RELATIVE_TOLERANCE) + max(grid, INTERVAL):
             _check_closed_form(counts, pld, delta, grid)
-            return Epsilon(pld, rdp, delta)
+            return Epsilon(pld, rdp, delta, "PLD")
     raise VerificationError(
         f"the accountants disagree at delta {delta:.1e}: PLD says {pld:.6g}, above "
         f"RDP's {highest:.6g}",
@@ -390,21 +430,21 @@ def epsilon(events: Sequence[Event], *, delta: float) -> Epsilon:
     planned maximum is given: choosing any of them by what was released is not covered.
 
     Infinite where any event is NonPrivate, and where rounding could reach ``delta``
-    (:func:`rounding`); 0 where there is no event.  Takes about half a second for new
-    parameters and nothing for ones seen before.  Raises UsageError for a delta out of
-    range and VerificationError where the two accountants contradict each other.
+    (:func:`rounding`); 0 where there is no event.  Where any event is discrete, all are
+    accounted for by Renyi DP, and the answer is labelled so.  Takes about half a second
+    for new parameters (hundredths by Renyi DP) and nothing for ones seen before.
+    Raises UsageError for a delta out of range and VerificationError where the two
+    accountants contradict each other.
     """
     delta = check_delta(delta)
     counts = counted(events)
     if counts is None:
-        return Epsilon(math.inf, math.inf, delta)
+        return Epsilon(math.inf, math.inf, delta, accountant_of(events))
     return of_counts(counts, delta)
 
 
 def rdp_epsilon(events: Sequence[Event], *, delta: float) -> float:
-    """The cross-check alone: looser than :func:`epsilon` where that is finite, and
-    much cheaper.
-    """
+    """By Renyi DP alone: much cheaper, and looser than a finite epsilon by PLD."""
     delta = check_delta(delta)
     counts = counted(events)
     if counts is None:
@@ -412,18 +452,27 @@ def rdp_epsilon(events: Sequence[Event], *, delta: float) -> float:
     return _rdp(counts, delta) if counts else 0.0
 
 
-def distribution(events: Sequence[Event]) -> Losses | None:
-    """Losses of all ``events``; None where epsilon is infinite.  Not for no events."""
+def curve(events: Sequence[Event]) -> Losses | renyi.Curve | None:
+    """The bounds of some ``events``; None where epsilon is infinite."""
     counts = counted(events)
     if counts is None:
         return None
     assert counts
+    if discrete(counts):
+        return renyi.composed(counts) if bounded(counts) else None
     grids = _grids(counts)
     return _composed(counts, grids[0]) if grids else None
 
 
+def horizon(bounds: Losses | renyi.Curve) -> float:
+    """The epsilon where delta has fallen to ``MIN_DELTA``, but for the allowance."""
+    if isinstance(bounds, Losses):
+        return float(bounds.pld.get_epsilon_for_delta(MIN_DELTA))
+    return bounds.epsilon(MIN_DELTA)
+
+
 def delta_at(events: Sequence[Event], *, epsilon: float) -> float:
-    """The smallest delta, as PLD bounds it, at one ``epsilon`` (at least 0).
+    """The smallest delta, as the accountant bounds it, at one ``epsilon`` (at least 0).
 
     After sampled releases it is never below what :func:`rounding` allows for.
     """
@@ -431,10 +480,8 @@ def delta_at(events: Sequence[Event], *, epsilon: float) -> float:
         raise UsageError(f"epsilon is {epsilon!r}", hint="it is at least 0")
     if not events:
         return 0.0
-    losses = distribution(events)
-    if losses is None:
-        return 1.0
-    return losses.delta(float(epsilon))
+    bounds = curve(events)
+    return 1.0 if bounds is None else bounds.delta(float(epsilon))
 
 
 def profile(

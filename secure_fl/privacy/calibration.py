@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from ..errors import PlanError
 from . import accounting
-from .events import MAX_COUNT, PoissonGaussian, Repeated
+from .events import MAX_COUNT, Event, PoissonGaussian, Repeated
 
-__all__ = ["calibrate_noise"]
+__all__ = ["calibrate_noise", "calibrate_release"]
 
 _LEAST: Final = -1  # powers of ten
 _MOST: Final = 6
@@ -58,10 +58,49 @@ def calibrate_noise(*, epsilon: float, delta: float, rate: float, steps: int) ->
     PlanError where an argument is out of range or no noise suffices.
     """
     for key, value, good in (
-        ("privacy.epsilon", epsilon, epsilon > 0 and math.isfinite(epsilon)),
-        ("privacy.delta", delta, accounting.MIN_DELTA <= delta < 1),
         ("privacy.sampling_rate", rate, 0 < rate <= 1),
         ("privacy.local_steps", steps, 1 <= steps <= MAX_COUNT),
+    ):
+        if not good:
+            raise PlanError(f"{value!r} is out of range", key=key)
+    return _least_noise(
+        lambda noise: [Repeated(PoissonGaussian(rate, noise), steps)],
+        f"{steps} steps",
+        epsilon=epsilon,
+        delta=delta,
+    )
+
+
+def calibrate_release(
+    release: Callable[[float], Event], *, count: int, epsilon: float, delta: float
+) -> float:
+    """As :func:`calibrate_noise`, for ``count`` equal releases of any kind.
+
+    ``release`` gives the event of one release at any noise multiplier from 0.2 to 10^6.
+    Caller sees to it that more noise costs less.  Takes tenths of a second where events
+    are discrete.
+    """
+    if not 1 <= count <= MAX_COUNT:
+        raise PlanError(f"{count!r} is out of range", key="rounds.count")
+    return _least_noise(
+        lambda noise: [release(noise)] * count,
+        f"{count} releases",
+        epsilon=epsilon,
+        delta=delta,
+    )
+
+
+def _least_noise(
+    events: Callable[[float], Sequence[Event]],
+    what: str,
+    *,
+    epsilon: float,
+    delta: float,
+) -> float:
+    """The smallest noise at which ``events`` cost at most ``epsilon``."""
+    for key, value, good in (
+        ("privacy.epsilon", epsilon, epsilon > 0 and math.isfinite(epsilon)),
+        ("privacy.delta", delta, accounting.MIN_DELTA <= delta < 1),
     ):
         if not good:
             raise PlanError(f"{value!r} is out of range", key=key)
@@ -72,13 +111,11 @@ def calibrate_noise(*, epsilon: float, delta: float, rate: float, steps: int) ->
         """Log of the spent epsilon over the target: above 0 where noise is short."""
         if index < _FIRST:
             return math.inf
-        release = Repeated(PoissonGaussian(rate, _noise(index)), steps)
-        spent = accounting.epsilon([release], delta=delta).value
+        spent = accounting.epsilon(events(_noise(index)), delta=delta).value
         return math.log(spent / target) if spent > 0 else -math.inf
 
     def fits_by_rdp(index: int) -> bool:
-        release = Repeated(PoissonGaussian(rate, _noise(index)), steps)
-        return accounting.rdp_epsilon([release], delta=delta) <= target
+        return accounting.rdp_epsilon(events(_noise(index)), delta=delta) <= target
 
     # RDP costs a twentieth and is an upper bound as well: a place to start from.
     low, high = _FIRST - 1, _END
@@ -89,7 +126,7 @@ def calibrate_noise(*, epsilon: float, delta: float, rate: float, steps: int) ->
     while excess(high) > 0:
         if high == _END:
             raise PlanError(
-                f"no noise brings {steps} steps to {epsilon:g} at delta {delta:g}",
+                f"no noise brings {what} to {epsilon:g} at delta {delta:g}",
                 key="privacy.epsilon",
                 hint="allow a larger epsilon or delta, or plan fewer steps",
             )

@@ -4,35 +4,47 @@
 An event says which mechanism ran, with parameters relative to its sensitivity: a
 noise multiplier of 1 is Gaussian noise whose standard deviation per coordinate equals
 the clip norm.  Ledgers and reports carry events, never an epsilon, so that an auditor
-can recompute every epsilon.  Reading one builds only the four kinds below, whatever
+can recompute every epsilon.  Reading one builds only the six kinds below, whatever
 the bytes say.
+
+Noise on the integer grid is described in grid steps instead, with the sensitivities
+that rounding makes larger: see :mod:`.discrete` for what it costs.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, final
 
 from .. import wire
 from ..errors import ProtocolError, SecureFLError, UsageError
 
 __all__ = [
+    "EXTREME",
+    "Discrete",
+    "DiscreteGaussian",
     "Event",
     "Gaussian",
     "Mechanism",
     "NonPrivate",
     "PoissonGaussian",
     "Repeated",
+    "Skellam",
     "float_from_text",
     "float_to_text",
     "from_wire",
+    "own_share",
     "to_wire",
     "without_amplification",
 ]
 
 MAX_COUNT: Final = 10**6
 MAX_REASON: Final = 500
+# In grid steps: far beyond what any grid holds, and no power of it that is needed
+# overflows or vanishes.
+EXTREME: Final = 1e50
+MAX_VALUES: Final = 2**53
 
 
 def positive(name: str, value: float) -> float:
@@ -56,13 +68,23 @@ def at_least(name: str, value: float, least: float) -> float:
     return number
 
 
-def whole(name: str, value: int, least: int) -> int:
-    """``value`` where it is an int and not below.  Raises UsageError elsewhere."""
+def whole(name: str, value: int, least: int, most: int | None = None) -> int:
+    """``value`` where it is an int and in range.  Raises UsageError elsewhere."""
     if type(value) is not int or value < least:
         raise UsageError(
             f"{name} is {value!r}", hint=f"it is a whole number, at least {least}"
         )
+    if most is not None and value > most:
+        raise UsageError(f"{name} is above {most}", hint=f"it is at most {most}")
     return value
+
+
+def in_steps(name: str, value: float, least: float) -> float:
+    """``value``, at least ``least`` and no extreme.  Raises UsageError elsewhere."""
+    number = at_least(name, value, least)
+    if number > EXTREME:
+        raise UsageError(f"{name} is {value!r}", hint=f"it is at most {EXTREME:g}")
+    return number
 
 
 def probability(name: str, value: float) -> float:
@@ -110,7 +132,7 @@ class PoissonGaussian:
 
 
 Mechanism = Gaussian | PoissonGaussian
-"""What is accounted: a single noisy release."""
+"""A single release with Gaussian noise."""
 
 
 @final
@@ -159,12 +181,78 @@ class NonPrivate:
             )
 
 
-Event = Gaussian | PoissonGaussian | Repeated | NonPrivate
+@final
+@dataclass(frozen=True, slots=True)
+class Skellam:
+    """One opened sum with Skellam noise, the difference of two Poisson variables.
+
+    ``variance`` is that of one client's share, in squared grid steps, and ``shares``
+    how many clients' noise the adversary does not know: their shares add up.  ``l2``
+    and ``l1`` are the sensitivities in grid steps, rounding included
+    (:func:`.discrete.rounded_sensitivity`); ``rate`` is the Poisson sampling rate of
+    the records, 1 where every record is in.  Raises UsageError for parameters out of
+    range.
+    """
+
+    rate: float
+    variance: float
+    shares: int
+    l2: float
+    l1: float
+
+    def __post_init__(self) -> None:
+        whole("number of shares", self.shares, 1, MAX_COUNT)
+        l2 = in_steps("L2 sensitivity", self.l2, 1)  # whole numbers that differ at all
+        for name, number in (
+            ("rate", probability("sampling rate", self.rate)),
+            ("variance", in_steps("variance", self.variance, 1 / EXTREME)),
+            ("l2", l2),
+            ("l1", in_steps("L1 sensitivity", self.l1, l2)),
+        ):
+            object.__setattr__(self, name, number)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class DiscreteGaussian:
+    """One opened sum with the sum of ``shares`` independent discrete Gaussians.
+
+    ``deviation`` is the parameter sigma of one client's share in grid steps, at least
+    one half, and ``shares`` how many clients' noise the adversary does not know.
+    Their sum is not quite a discrete Gaussian, for which ``values``, the number of
+    coordinates, is charged.  ``l2`` is the sensitivity in grid steps, rounding
+    included, and ``rate`` the Poisson sampling rate of the records.  Raises UsageError
+    for parameters out of range.
+    """
+
+    rate: float
+    deviation: float
+    shares: int
+    l2: float
+    values: int
+
+    def __post_init__(self) -> None:
+        whole("number of shares", self.shares, 1, MAX_COUNT)
+        whole("number of values", self.values, 1, MAX_VALUES)
+        for name, number in (
+            ("rate", probability("sampling rate", self.rate)),
+            ("deviation", in_steps("deviation", self.deviation, 0.5)),
+            ("l2", in_steps("L2 sensitivity", self.l2, 1)),
+        ):
+            object.__setattr__(self, name, number)
+
+
+Discrete = Skellam | DiscreteGaussian
+"""A single release with noise on the integer grid, in shares of several clients."""
+
+Event = Mechanism | Repeated | NonPrivate | Discrete
 
 _GAUSSIAN: Final = "gaussian"
 _POISSON_GAUSSIAN: Final = "poisson-gaussian"
 _REPEATED: Final = "repeated"
 _NON_PRIVATE: Final = "non-private"
+_SKELLAM: Final = "skellam"
+_DISCRETE_GAUSSIAN: Final = "discrete-gaussian"
 
 
 def without_amplification(event: Event) -> Event:
@@ -174,6 +262,21 @@ def without_amplification(event: Event) -> Event:
             return Gaussian(event.noise_multiplier)
         case Repeated(PoissonGaussian(), count):
             return Repeated(Gaussian(event.event.noise_multiplier), count)
+        case Skellam() | DiscreteGaussian():
+            return replace(event, rate=1.0)
+        case _:
+            return event
+
+
+def own_share(event: Event) -> Event:
+    """The same release as seen by everybody else together.
+
+    They know every share of its noise but the client's own.  Noise that a client adds
+    in full is its own already.
+    """
+    match event:
+        case Skellam() | DiscreteGaussian():
+            return replace(event, shares=1)
         case _:
             return event
 
@@ -218,6 +321,24 @@ def to_wire(event: Event) -> wire.Value:
             return {0: _REPEATED, 1: to_wire(inner), 2: count}
         case NonPrivate(reason):
             return {0: _NON_PRIVATE, 1: reason}
+        case Skellam(rate, variance, shares, l2, l1):
+            return {
+                0: _SKELLAM,
+                1: float_to_text(rate),
+                2: float_to_text(variance),
+                3: shares,
+                4: float_to_text(l2),
+                5: float_to_text(l1),
+            }
+        case DiscreteGaussian(rate, deviation, shares, l2, values):
+            return {
+                0: _DISCRETE_GAUSSIAN,
+                1: float_to_text(rate),
+                2: float_to_text(deviation),
+                3: shares,
+                4: float_to_text(l2),
+                5: values,
+            }
 
 
 def from_wire(value: wire.Value) -> Event:
@@ -239,6 +360,22 @@ def _parse(fields: wire.Fields) -> Event:
         event = Repeated(mechanism, fields.integer(2, low=1, high=MAX_COUNT))
     elif kind == _NON_PRIVATE:
         event = NonPrivate(fields.text(1, max_size=MAX_REASON))
+    elif kind == _SKELLAM:
+        event = Skellam(
+            rate=_number(fields, 1),
+            variance=_number(fields, 2),
+            shares=fields.integer(3),
+            l2=_number(fields, 4),
+            l1=_number(fields, 5),
+        )
+    elif kind == _DISCRETE_GAUSSIAN:
+        event = DiscreteGaussian(
+            rate=_number(fields, 1),
+            deviation=_number(fields, 2),
+            shares=fields.integer(3),
+            l2=_number(fields, 4),
+            values=fields.integer(5),
+        )
     else:
         return _parse_mechanism(kind, fields)
     fields.end()
@@ -248,13 +385,14 @@ def _parse(fields: wire.Fields) -> Event:
 def _parse_mechanism(kind: str, fields: wire.Fields) -> Mechanism:
     event: Mechanism
     if kind == _GAUSSIAN:
-        event = Gaussian(float_from_text(fields.text(1, max_size=40)))
+        event = Gaussian(_number(fields, 1))
     elif kind == _POISSON_GAUSSIAN:
-        event = PoissonGaussian(
-            float_from_text(fields.text(1, max_size=40)),
-            float_from_text(fields.text(2, max_size=40)),
-        )
+        event = PoissonGaussian(_number(fields, 1), _number(fields, 2))
     else:
         raise ProtocolError(f"not a kind of release that is known here: {kind!r}")
     fields.end()
     return event
+
+
+def _number(fields: wire.Fields, key: int) -> float:
+    return float_from_text(fields.text(key, max_size=40))

@@ -6,6 +6,9 @@ number of the person's records in the sample is binomial (Ganesh 2024, arXiv
 2401.10294): far better than records that are always there, and with an answer where
 the generic conversion of group privacy gives up.  A group is added as a whole or
 removed as a whole.
+
+Where any release is discrete, all are accounted for by Renyi DP as if every record were
+in each of them, with as many times the sensitivity.
 """
 
 from __future__ import annotations
@@ -13,13 +16,22 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
 from ..errors import UsageError
 from . import accounting
-from .events import Event, Gaussian, PoissonGaussian
+from .events import (
+    Discrete,
+    DiscreteGaussian,
+    Event,
+    Gaussian,
+    Mechanism,
+    PoissonGaussian,
+    Skellam,
+)
 from .mixtures import Mixture, composed_epsilon
 
 __all__ = ["group_epsilon"]
@@ -30,11 +42,11 @@ MOST_RECORDS: Final = 50
 def group_epsilon(events: Sequence[Event], *, records: int, delta: float) -> float:
     """What all ``events`` cost ``records`` records of one person at one client.
 
-    An upper bound by PLD, never below :func:`.accounting.epsilon` of one record;
-    infinity where an event is NonPrivate, the noise is too small for so many records
-    or epsilon too large to mean anything; 0 where there are no events.  Takes tenths
-    of a second for new parameters.  Raises UsageError for a delta or a number of
-    records out of range.
+    An upper bound, never below :func:`.accounting.epsilon` of one record and by the
+    same accountant; infinity where an event is NonPrivate, the noise is too small for
+    so many records or epsilon too large to mean anything; 0 where there are no events.
+    Takes tenths of a second for new parameters.  Raises UsageError for a delta or a
+    number of records out of range.
     """
     if type(records) is not int or not 1 <= records <= MOST_RECORDS:
         raise UsageError(
@@ -53,16 +65,31 @@ def group_epsilon(events: Sequence[Event], *, records: int, delta: float) -> flo
 @accounting.refusing()
 def _of_counts(counts: accounting.Counts, records: int, delta: float) -> float:
     sampled = [(m, n) for m, n in counts if isinstance(m, PoissonGaussian)]
-    if not sampled:
-        alike = [(Gaussian(m.noise_multiplier / records), n) for m, n in counts]
-        return accounting.of_counts(tuple(alike), delta).value
-    if min(m.noise_multiplier for m, _ in counts) < records * accounting.MIN_NOISE:
+    if accounting.discrete(counts) or not sampled:
+        try:
+            alike = tuple((_always(m, records), n) for m, n in counts)
+        except UsageError:  # sensitivities beyond what any grid holds
+            return math.inf
+        return accounting.of_counts(alike, delta).value
+    gaussians = accounting.gaussian_part(counts)
+    if min(m.noise_multiplier for m, _ in gaussians) < records * accounting.MIN_NOISE:
         return math.inf
     return composed_epsilon(
         [(_mixture(mechanism, records), n) for mechanism, n in sampled],
         precision=records**2 * accounting.precision(counts),
         delta=delta,
     )
+
+
+def _always(mechanism: Mechanism | Discrete, records: int) -> Mechanism | Discrete:
+    """As if every record were in it, with ``records`` times the sensitivity."""
+    match mechanism:
+        case Skellam(l2=l2, l1=l1):
+            return replace(mechanism, rate=1.0, l2=records * l2, l1=records * l1)
+        case DiscreteGaussian(l2=l2):
+            return replace(mechanism, rate=1.0, l2=records * l2)
+        case _:
+            return Gaussian(mechanism.noise_multiplier / records)
 
 
 def _mixture(release: PoissonGaussian, records: int) -> Mixture:

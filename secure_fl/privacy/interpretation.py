@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an epsilon means: bounds on what an attacker can do, from the whole curve.
 
-One pair (epsilon, delta) says little; the privacy loss distribution says for every
-attack how many of the members it can find at which rate of false alarms.
+One pair (epsilon, delta) says little; the whole curve, from a privacy loss distribution
+or from Renyi DP, says for every attack how many of the members it can find at which
+rate of false alarms.
 
 Sources: Dong et al. 2019 (trade-off functions, Gaussian DP), Kaissis et al. 2024 and
 Gomez et al. 2025 (mu as a summary), Kasiviswanathan and Smith 2014 (posteriors).
@@ -64,7 +65,8 @@ def interpret(events: Sequence[Event], *, delta: float) -> Interpretation:
 
     Every number is a bound in the safe direction: the curve is looked at in 150
     places, which can only loosen it, except for ``mu_gdp``, a summary of the curve
-    at those places.  Each delta has :func:`.accounting.rounding` added.
+    at those places.  By PLD each delta has :func:`.accounting.rounding` added; by Renyi
+    DP all bounds are looser, those at small epsilons most.
     """
     accounting.epsilon(events, delta=delta)  # refuses a delta out of range
     if not events:
@@ -75,14 +77,14 @@ def interpret(events: Sequence[Event], *, delta: float) -> Interpretation:
             tuple((rate, rate) for rate in TRADE_OFF_RATES),
             tuple((prior, prior) for prior in PRIORS),
         )
-    losses = accounting.distribution(events)
+    bounds = accounting.curve(events)
     top = math.inf
-    if losses is not None:
+    if bounds is not None:
         # Any places will do.  On a grid, so that machines whose transforms round
         # differently out there look at the same ones.
-        top = float(losses.pld.get_epsilon_for_delta(accounting.MIN_DELTA))
+        top = accounting.horizon(bounds)
         top = math.ceil(top * 10) / 10 if math.isfinite(top) else top
-    if losses is None or math.isinf(top):
+    if bounds is None or math.isinf(top):
         return Interpretation(
             1.0,
             math.inf,
@@ -91,7 +93,7 @@ def interpret(events: Sequence[Event], *, delta: float) -> Interpretation:
             tuple((prior, 1.0) for prior in PRIORS),
         )
     places = [top * i / (_QUERIES - 1) for i in range(_QUERIES)]
-    curve = [(place, losses.delta(place)) for place in places]
+    curve = [(place, bounds.delta(place)) for place in places]
     loss = _loss_bound(curve, top, delta)
     return Interpretation(
         curve[0][1],

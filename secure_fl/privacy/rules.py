@@ -21,6 +21,7 @@ from .accounting import Bound, check_delta
 from .events import (
     Event,
     Gaussian,
+    Mechanism,
     PoissonGaussian,
     Repeated,
     at_least,
@@ -54,8 +55,13 @@ def disjoint(clients: Mapping[str, Sequence[Event]], *, delta: float) -> Bound:
     Holds at one ``delta`` for all clients, and where which client holds a record is
     public and does not depend on other records (parallel composition).
     """
-    epsilons = [accounting.epsilon(e, delta=delta).value for e in clients.values()]
-    return Bound(max(epsilons, default=0.0), check_delta(delta), "PLD")
+    spent = [accounting.epsilon(events, delta=delta) for events in clients.values()]
+    every = [event for events in clients.values() for event in events]
+    return Bound(
+        max((each.value for each in spent), default=0.0),
+        check_delta(delta),
+        accounting.accountant_of(every),
+    )
 
 
 def sequential(parts: Sequence[Sequence[Event]], *, delta: float) -> Bound:
@@ -71,7 +77,8 @@ def sequential(parts: Sequence[Sequence[Event]], *, delta: float) -> Bound:
     the planned maximum is given.
     """
     events = [event for part in parts for event in part]
-    return Bound(accounting.epsilon(events, delta=delta).value, float(delta), "PLD")
+    found = accounting.epsilon(events, delta=delta)
+    return Bound(found.value, found.delta, found.accountant)
 
 
 # -- what one release is ---------------------------------------------------------------
@@ -135,7 +142,8 @@ def sum_view_noise(share: float, *, clients: int, colluding: int) -> float:
     step is released a sum (after several local steps the noise has passed through the
     training), every sum is over one set of clients and opened once, the noise is on
     the grid on which it is summed (:mod:`.discrete`), and the encryption or masking
-    holds: the claim is a computational one.  A report of this package never claims it.
+    holds: the claim is a computational one.  Noise of local mode is not on the grid:
+    what a report claims of the sum rests on discrete events, never on this figure.
     """
     whole("number of colluding clients", colluding, 0)
     whole("number of clients", clients, 1)
@@ -220,10 +228,11 @@ def replace_one(events: Sequence[Event], *, delta: float) -> Bound:
     public: larger, for Gaussian releases by somewhat more than a factor of two.
 
     By PLD alone: dp-accounting's Renyi accountant ignores the doubled sensitivity.
-    Infinite above ``MAX_EPSILON``.
+    Infinite above ``MAX_EPSILON``.  Raises UsageError for discrete events, which have
+    no PLD.
     """
     delta = check_delta(delta)
-    counts = accounting.counted(events)
+    counts = _gaussian_counts(events)
     least = min((m.noise_multiplier for m, _ in counts or ()), default=math.inf)
     if counts is None or least < 2 * accounting.MIN_NOISE:
         return Bound(math.inf, delta, "PLD")
@@ -251,13 +260,14 @@ def random_search(
     between negative binomial, all drawn in secret (Papernot and Steinke 2022).  A fixed
     number of runs, or of which more is seen, is :func:`sequential`.  Renyi DP only, and
     loose for a large finite ``shape``: more than for infinity, its limit.  Infinite
-    where one run is, and above ``MAX_EPSILON``.
+    where one run is, and above ``MAX_EPSILON``.  Raises UsageError for discrete events,
+    which dp-accounting does not know.
     """
     delta = check_delta(delta)
     at_least("mean number of runs", runs, 1)
     if not shape >= 0:
         raise UsageError(f"shape is {shape!r}", hint="it is at least 0")
-    counts = accounting.counted(events)
+    counts = _gaussian_counts(events)
     if not counts:
         return Bound(0.0 if counts == () else math.inf, delta, "RDP")
     if not accounting.bounded(counts):  # also compares one run's curve with ours
@@ -272,6 +282,18 @@ def random_search(
     )
     found = float(accountant.compose(search).get_epsilon(delta))
     return Bound(_capped(found), delta, "RDP")
+
+
+def _gaussian_counts(
+    events: Sequence[Event],
+) -> tuple[tuple[Mechanism, int], ...] | None:
+    if accounting.accountant_of(events) == "RDP":
+        raise UsageError(
+            "this is not known of noise on the integer grid",
+            hint="ask it about Gaussian releases",
+        )
+    counts = accounting.counted(events)
+    return None if counts is None else accounting.gaussian_part(counts)
 
 
 def _capped(epsilon: float) -> float:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from .blocks import Block, LineChart, Section
 from .cells import Say, at, bound, is_infinite, joined, number, word
 from .claims import claim_of
+from .wording import by_unit
 
 __all__ = ["accounting_section", "composition_section"]
 
@@ -26,7 +27,10 @@ def composition_section(report: Mapping[str, Any], say: Say) -> Section:
         rows.append([name, at(report, "ledgers", name, "entries"), *counts])
     blocks = [
         Block("paragraph", say(f"composition.within.{composition['within_client']}")),
-        Block("paragraph", say(f"composition.across.{composition['across_clients']}")),
+        Block(
+            "paragraph",
+            say(by_unit(report, f"composition.across.{composition['across_clients']}")),
+        ),
         Block("paragraph", say(f"composition.search.{composition['hyperparameters']}")),
         Block("paragraph", say(f"composition.stopping.{composition['stopping']}")),
         *_over_rounds(report, say),
@@ -67,16 +71,19 @@ def _over_rounds(report: Mapping[str, Any], say: Say) -> list[Block]:
     values = ", ".join(
         f"{name} {bound(line[-1]['epsilon'])}" for name, line in over.items() if line
     )
-    limit = bound(claim["limit"])
+    limit = claim["limit"]
+    spoken = say("over.alt.unlimited", values=values)
+    if limit is not None:
+        spoken = say("over.alt", limit=bound(limit), values=values)
     picture = Block(
         "picture",
         say("over.caption"),
-        lines=[say("over.alt", limit=limit, values=values)],
+        lines=[spoken],
         chart=LineChart(
             points,
             say("over.axis.x"),
             say("over.axis.y", delta=bound(claim["delta"])),
-            limit=(say("over.limit"), float(claim["limit"])),
+            limit=None if limit is None else (say("over.limit"), float(limit)),
             whole_x=True,
         ),
     )
@@ -120,18 +127,17 @@ def _last(points: Sequence[Mapping[str, Any]]) -> float:
 def accounting_section(report: Mapping[str, Any], say: Say) -> Section:
     """The method, its cross-checks, and the answers it gives to known questions."""
     accounting = report["accounting"]
-    interval = number(accounting["discretisation"]["interval"])
+    grid = accounting["discretisation"]
     answers = accounting["known_answers"]
+    interval = number(grid["interval"]) if grid is not None else ""
+    method = say(f"accounting.{accounting['primary']}", interval=interval)
+    checks = [say(f"check.{name}") for name in accounting["cross_checks"]]
     blocks = [
-        Block(
-            "paragraph", say(f"accounting.{accounting['primary']}", interval=interval)
-        ),
-        Block(
-            "list", lines=[say(f"check.{name}") for name in accounting["cross_checks"]]
-        ),
+        Block("paragraph", method),
+        *([Block("list", lines=checks)] if checks else []),
         Block(
             "table",
-            say("answers.caption"),
+            say("answers.caption" if checks else "answers.caption.sums"),
             head=[
                 say(f"answers.{key}") for key in ("id", "expected", "got", "tolerance")
             ],

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from .chinese_sums import CHINESE_SUMS
+
 __all__ = ["CHINESE"]
 
 CHINESE: Final[Mapping[str, str]] = {
@@ -403,4 +405,5 @@ CHINESE: Final[Mapping[str, str]] = {
     "verify.start": "初始模型哈希值",
     "verify.head": "生成报告时的日志头",
     "verify.more": "仅见于 report.json",
+    **CHINESE_SUMS,
 }

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from .blocks import Block, Section, Stamp
 from .cells import Say, at, bound, is_infinite
+from .wording import adjacency, assumption, by_mode, by_unit, parties
 
 __all__ = ["claim_of", "claims_section", "clients_of", "stamps"]
 
@@ -55,7 +56,8 @@ def stamps(report: Mapping[str, Any], say: Say) -> list[Stamp]:
             why.append(say("stamp.infinity.reasons", reasons=reasons))
         out.append(Stamp(say("stamp.infinity"), " ".join(why)))
     if report["threat_model"]["protection"] == "plain":
-        out.append(Stamp(say("stamp.plain"), say("stamp.plain.why")))
+        why_plain = say(by_mode(report, "stamp.plain.why"))
+        out.append(Stamp(say("stamp.plain"), why_plain))
     if report["simulation"]:
         out.append(Stamp(say("stamp.simulation"), say("stamp.simulation.why")))
     return out
@@ -63,35 +65,61 @@ def stamps(report: Mapping[str, Any], say: Say) -> list[Stamp]:
 
 def claims_section(report: Mapping[str, Any], say: Say) -> Section:
     """What is claimed, in words and figures, and the assumptions it rests on."""
-    blocks = [Block("lead", _lead(report, say)), _table(report, say)]
-    for index, claim in enumerate(report["claims"]):
-        place: Place = ("claims", index)
+    claim, *others = report["claims"]
+    blocks = [
+        Block("lead", _lead(report, say)),
+        _table(report, say),
+        *_large_delta(report, claim, say),
+        *_relies_on(report, claim, say),
+        Block("subheading", say("not_protected.heading")),
+        Block(
+            "list", lines=[say(f"not_protected.{i}") for i in claim["not_protected"]]
+        ),
+        *_by_client(report, 0, say),
+        *_reasons(claim, say),
+        Block("paragraph", _lineage(report, say)),
+        Block(
+            "paragraph",
+            say(
+                by_unit(report, f"overlap.{report['overlap']}"),
+                projected=_budgeted(claim),
+            ),
+        ),
+        *_projected(report, claim, say),
+    ]
+    for index, other in enumerate(others, 1):
         blocks += [
-            *_large_delta(report, claim, say),
-            Block("subheading", say("assumptions.heading")),
-            Block(
-                "tagged",
-                rows=[
-                    [say(f"evidence.{row['evidence']}"), say(f"assumption.{row['id']}")]
-                    for row in claim["relies_on"]
-                ],
-            ),
-            Block("subheading", say("not_protected.heading")),
-            Block(
-                "list",
-                lines=[say(f"not_protected.{i}") for i in claim["not_protected"]],
-            ),
-            Block("subheading", say("clients.heading")),
-            _figures(report, claim, place, say),
-            *_reasons(claim, say),
-            Block("paragraph", _lineage(report, say)),
-            Block(
-                "paragraph",
-                say(f"overlap.{report['overlap']}", projected=_budgeted(claim)),
-            ),
-            *_projected(report, claim, say),
+            *_relies_on(report, other, say),
+            *_by_client(report, index, say),
+            *_projected(report, other, say),
         ]
     return Section(say("claims.heading"), blocks)
+
+
+def _named(
+    report: Mapping[str, Any], claim: Mapping[str, Any], key: str, say: Say
+) -> str:
+    """A heading, with the name of the claim where there are several."""
+    name = say(f"claim.{claim['id']}")
+    return say(key) if len(report["claims"]) == 1 else f"{say(key)} ({name})"
+
+
+def _relies_on(
+    report: Mapping[str, Any], claim: Mapping[str, Any], say: Say
+) -> list[Block]:
+    rows = [
+        [say(f"evidence.{row['evidence']}"), assumption(report, row["id"], say)]
+        for row in claim["relies_on"]
+    ]
+    heading = _named(report, claim, "assumptions.heading", say)
+    return [Block("subheading", heading), Block("tagged", rows=rows)]
+
+
+def _by_client(report: Mapping[str, Any], index: int, say: Say) -> list[Block]:
+    claim = report["claims"][index]
+    heading = _named(report, claim, "clients.heading", say)
+    figures = _figures(report, claim, ("claims", index), say)
+    return [Block("subheading", heading), figures]
 
 
 def _table(report: Mapping[str, Any], say: Say) -> Block:
@@ -106,7 +134,7 @@ def _table(report: Mapping[str, Any], say: Say) -> Block:
             say("claims.whom"),
             say("claim.epsilon"),
             say("claim.delta"),
-            *(say("claim.group", records=str(k)) for k in groups),
+            *(say(by_unit(report, "claim.group"), records=str(k)) for k in groups),
             say("claims.evidence"),
         ],
         rows=[
@@ -115,7 +143,7 @@ def _table(report: Mapping[str, Any], say: Say) -> Block:
                 say(
                     "claims.scope",
                     unit=say(f"unit.{claim['unit']}"),
-                    adjacency=say(f"adjacency.{claim['adjacency']}"),
+                    adjacency=adjacency(report, say),
                 ),
                 _view(report, claim, say),
                 at(report, "claims", i, "consortium", "epsilon"),
@@ -139,7 +167,7 @@ def _projected(
         return []
     plan = report["plan"]
     sentence = say(
-        "claims.projected",
+        "claims.projected" if claim["limit"] is not None else "claims.projected.share",
         count=str(plan["rounds"] + plan["spare"]),
         one=bound(claim["projected"]),
         whole=_budgeted(claim),
@@ -149,10 +177,22 @@ def _projected(
 
 def _view(report: Mapping[str, Any], claim: Mapping[str, Any], say: Say) -> str:
     if claim["evidence"] == "none":
-        return say("view.none")
-    key = f"view.{claim['view']}"
+        return say(_nobody(report, claim))
+    _, _, kind = claim["view"].partition("-")
+    if kind == "share":
+        return say("view.share")
+    key = "view.sum" if kind == "sum" else f"view.{claim['view']}"
     encryption = report["threat_model"].get("encryption")
-    return say(key if encryption is None else f"{key}.{encryption['keys']}")
+    suffix = "" if encryption is None else f".{encryption['keys']}"
+    return say(key + suffix, **parties(report))
+
+
+def _nobody(report: Mapping[str, Any], claim: Mapping[str, Any]) -> str:
+    """Why a claim protects from nobody; the headline's reasons stand on top."""
+    if claim is claim_of(report) or report["insecure"]:
+        return "view.none"
+    infinite = is_infinite(claim["consortium"]["epsilon"])
+    return "view.infinite" if infinite else "view.exposed"
 
 
 def _lead(report: Mapping[str, Any], say: Say) -> str:
@@ -162,8 +202,12 @@ def _lead(report: Mapping[str, Any], say: Say) -> str:
         return say("claims.lead.insecure")
     if is_infinite(whole["epsilon"]):
         return say("claims.lead.infinity")
+    local = claim["view"] == "record-local"
     return say(
-        "claims.lead", epsilon=bound(whole["epsilon"]), delta=bound(claim["delta"])
+        "claims.lead" if local else f"claims.lead.{claim['view']}",
+        epsilon=bound(whole["epsilon"]),
+        delta=bound(claim["delta"]),
+        **parties(report),
     )
 
 
@@ -171,24 +215,24 @@ def _figures(
     report: Mapping[str, Any], claim: Mapping[str, Any], place: Place, say: Say
 ) -> Block:
     rows = []
+    cells: dict[str, str] = {}
     for name, where in clients_of(claim, place, say).items():
         whole = where[-1] == "consortium"
         # The plan limits what each client spends, not what clients spend together.
         limited = not whole or report["overlap"] == "disjoint"
-        cells = [
-            at(report, *where, "epsilon"),
-            at(report, *place, "limit") if limited else "",
-            at(report, *where, "epsilon_without_amplification"),
-            at(report, *where, "epsilon_rdp"),
-            "" if whole else at(report, *where, "epsilon_this_run"),
-            "" if whole else at(report, *where, "releases_charged"),
-        ]
-        rows.append([name, *cells])
-    keys = ("epsilon", "limit", "no_amplification", "rdp", "this_run", "charged")
+        cells = {"epsilon": at(report, *where, "epsilon")}
+        if claim["limit"] is not None:
+            cells["limit"] = at(report, *place, "limit") if limited else ""
+        cells["no_amplification"] = at(report, *where, "epsilon_without_amplification")
+        if report["accounting"]["primary"] == "PLD":  # else it is the only method
+            cells["rdp"] = at(report, *where, "epsilon_rdp")
+        cells["this_run"] = "" if whole else at(report, *where, "epsilon_this_run")
+        cells["charged"] = "" if whole else at(report, *where, "releases_charged")
+        rows.append([name, *cells.values()])
     return Block(
         "table",
         say("clients.caption", delta=bound(claim["delta"])),
-        head=[say("claim.client"), *(say(f"claim.{key}") for key in keys)],
+        head=[say("claim.client"), *(say(f"claim.{key}") for key in cells)],
         rows=rows,
     )
 
@@ -207,11 +251,12 @@ def _large_delta(
 ) -> list[Block]:
     delta = claim["delta"]
     clients = [p for p in report["parties"] if p["role"] == "client"]
-    most = max(p["nominal_records"] for p in clients)
+    of_records = max(p["nominal_records"] for p in clients)
+    most = of_records if claim["unit"] == "record" else len(clients)
     if delta * most <= _MOST_EXPOSED:
         return []
     sentence = say(
-        "claims.delta-large",
+        by_unit(report, "claims.delta-large"),
         delta=bound(delta),
         records=str(most),
         product=bound(delta * most),

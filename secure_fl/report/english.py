@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from .english_sums import ENGLISH_SUMS
+
 __all__ = ["ENGLISH"]
 
 ENGLISH: Final[Mapping[str, str]] = {
@@ -459,4 +461,5 @@ ENGLISH: Final[Mapping[str, str]] = {
     "verify.start": "model hash at the start",
     "verify.head": "transcript head at report time",
     "verify.more": "In report.json only",
+    **ENGLISH_SUMS,
 }

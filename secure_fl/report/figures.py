@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The claim and its figures: what all charged releases cost one record.
+"""A claim and its figures: what all charged releases cost one record, or client.
 
 Figures are rounded to 6 significant digits; an infinite one is the text
 ``"infinity"``, since JSON has no such number.  protocols/report/FIELDS.md, section 4,
@@ -25,6 +25,7 @@ from ..privacy import (
     profile,
     without_amplification,
 )
+from .views import View, is_sum, seen
 
 __all__ = ["INFINITY", "Number", "claim", "number", "rounded"]
 
@@ -49,35 +50,42 @@ def claim(
     plan: Plan,
     exports: Mapping[str, LedgerExport],
     *,
+    view: View,
     relies_on: Sequence[Mapping[str, str]],
     not_protected: Sequence[str],
     insecure: bool,
 ) -> dict[str, Any]:
-    """V1: everything a client ever sent is visible, every sample but its own known.
+    """What holds in one view, with every sample but the client's own known.
 
-    It is proved from what it relies on; where epsilon is infinite, or the noise can be
-    drawn again from a seed, there is nothing to prove.
+    It is proved from what it relies on; where epsilon is infinite, the noise can be
+    drawn again from a seed, or more is seen than the view has, there is nothing to
+    prove.
     """
     delta = plan.privacy.delta
     clients = {
-        name: _client(exports[name], plan.run_id, delta=delta) for name in plan.names
+        name: _client(exports[name], plan.run_id, view=view, delta=delta)
+        for name in plan.names
     }
     if plan.privacy.overlap == "disjoint":
         consortium = _largest(list(clients.values()))
     else:
-        consortium = _figures(
-            [e for name in plan.names for e in exports[name].charged()], delta
-        )
-    void = insecure or consortium["epsilon"] == INFINITY
+        charged = [e for name in plan.names for e in exports[name].charged()]
+        consortium = _figures(seen(view, charged), delta)
+    exposed = is_sum(view) and plan.protection.kind == "plain"
+    void = insecure or exposed or consortium["epsilon"] == INFINITY
+    share = plan.distributed and not is_sum(view)
+    one = plan.projected_own_share() if share else plan.projected_epsilon()
+    whole = one if share else plan.projected_consortium()
     return {
-        "id": "record-local",
+        "id": view,
         "unit": plan.privacy.unit,
         "adjacency": plan.privacy.adjacency,
-        "view": "record-local",
+        "view": view,
         "delta": rounded(delta),
-        "limit": rounded(plan.privacy.epsilon),
-        "projected": number(plan.projected_epsilon()),
-        "projected_consortium": number(plan.projected_consortium()),
+        # A plan limits what its ledgers charge: sums with all their shares.
+        "limit": None if share else rounded(plan.privacy.epsilon),
+        "projected": number(one),
+        "projected_consortium": number(whole),
         "relies_on": [dict(row) for row in relies_on],
         "evidence": "none" if void else "proved",
         "not_protected": list(not_protected),
@@ -87,12 +95,12 @@ def claim(
 
 
 def _client(
-    export: LedgerExport, run_id: bytes | None, *, delta: float
+    export: LedgerExport, run_id: bytes | None, *, view: View, delta: float
 ) -> dict[str, Any]:
     charged = [r for r in export.releases() if r.charged]
-    this_run = [r.event for r in charged if r.run_id == run_id]
+    this_run = seen(view, (r.event for r in charged if r.run_id == run_id))
     return {
-        **_figures([r.event for r in charged], delta),
+        **_figures(seen(view, (r.event for r in charged)), delta),
         "epsilon_this_run": number(epsilon(this_run, delta=delta).value),
         "releases_charged": len(charged),
     }

@@ -36,12 +36,17 @@ FINDINGS: Final[Mapping[str, str]] = {
     "check.epsilon": "epsilon of {client}: {epsilon} at delta {delta}, recomputed, "
     "within the limit of {limit}; the plan budgets {budgeted} releases ({spare} of "
     "them spare)",
+    "check.epsilon.sum": "epsilon of {client}: {epsilon} at delta {delta} in the view "
+    "of opened sums, recomputed, within the limit of {limit}; the plan budgets "
+    "{budgeted} releases ({spare} of them spare)",
     "check.infinite": "epsilon of {client}: infinity, since at least one release was "
     "made without privacy; the report says so",
     "unchecked.simulation": "that separate organisations took part: this was a "
     "simulation with throw-away keys",
     "unchecked.keyholder": "that the aggregator and the key holder kept apart: "
     "together they can open every client's update, and no file would show it",
+    "unchecked.shares": "that each client added its share of the noise: count one that "
+    "does not among those who collude",
     "unchecked.insecure": "that anything was secret: randomness was seeded, for tests",
     "unchecked.copy": "that this is the plan you know: compare its hash with a "
     "member's own copy, over another channel",

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ..plan import Plan
 from ..privacy import (
+    DiscreteGaussian,
     Event,
     Gaussian,
     LedgerExport,
@@ -16,10 +17,12 @@ from ..privacy import (
     PoissonGaussian,
     Release,
     Repeated,
+    Skellam,
     epsilon,
 )
 from ..transcript import Entry, Transcript
 from .figures import number, rounded
+from .views import seen, views
 
 __all__ = [
     "dates",
@@ -85,6 +88,24 @@ def _event(event: Event) -> dict[str, Any]:
             }
         case Repeated(inner, count):
             return {**_event(inner), "count": count}
+        case Skellam():
+            return {
+                "mechanism": "skellam",
+                "rate": rounded(event.rate),
+                "variance": rounded(event.variance),
+                "shares": event.shares,
+                "l2": rounded(event.l2),
+                "l1": rounded(event.l1),
+            }
+        case DiscreteGaussian():
+            return {
+                "mechanism": "discrete-gaussian",
+                "rate": rounded(event.rate),
+                "deviation": rounded(event.deviation),
+                "shares": event.shares,
+                "l2": rounded(event.l2),
+                "values": event.values,
+            }
         case NonPrivate(reason):
             return {"mechanism": "none", "reason": reason}
 
@@ -155,7 +176,11 @@ def exceptions(
 def epsilon_over_rounds(
     export: LedgerExport, plan: Plan, finished: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """Epsilon after each finished round: earlier runs first, then up to that round."""
+    """Epsilon of the headline after each finished round.
+
+    Earlier runs first, then what was released up to that round.
+    """
+    headline = views(plan)[0]
     earlier: list[Event] = []
     mine: list[tuple[int, Event]] = []
     for r in export.releases():
@@ -166,6 +191,6 @@ def epsilon_over_rounds(
     out = []
     for index in finished:
         upto = [*earlier, *(event for place, event in mine if place <= index)]
-        total = epsilon(upto, delta=plan.privacy.delta).value
+        total = epsilon(seen(headline, upto), delta=plan.privacy.delta).value
         out.append({"round": index, "epsilon": number(total)})
     return out

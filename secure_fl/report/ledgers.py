@@ -155,7 +155,7 @@ def _check_terms(plan: Plan, export: LedgerExport) -> None:
         where = f"its reservation for round {r.round_index}"
         if not 0 <= r.round_index < plan.rounds.count:
             raise VerificationError(f"{where} is of no round of the plan")
-        private = not isinstance(r.event, NonPrivate)
+        private = plan.distributed or not isinstance(r.event, NonPrivate)
         if private and r.event != plan.release:
             raise VerificationError(f"{where} is of another mechanism than the plan's")
         if r.delta != p.delta or r.limit != (p.epsilon if private else math.inf):

@@ -9,6 +9,7 @@ from typing import Any
 from .blocks import Block, LineChart, Section
 from .cells import Say, at, bound, grouped, is_infinite, number
 from .claims import Place, claim_of, clients_of
+from .wording import by_unit
 
 __all__ = ["meaning_section"]
 
@@ -20,15 +21,23 @@ def meaning_section(report: Mapping[str, Any], say: Say) -> Section:
         *_profile_picture(report, rows, say),
         _trade_off_picture(report, rows, say),
     ]
+    view = claim_of(report)["view"]
+    how = "meaning.how" if view == "record-local" else f"meaning.how.{view}"
     return Section(
         say("meaning.heading"),
         [
-            Block("paragraph", say("meaning.how")),
+            Block("paragraph", say(how)),
             _attacks(report, rows, say),
             *pictures,
             _pairs(report, rows, say, field="profile", place="claim.delta"),
             _pairs(report, rows, say, field="trade_off", place="claim.fpr"),
-            _pairs(report, rows, say, field="group", place="claim.records"),
+            _pairs(
+                report,
+                rows,
+                say,
+                field="group",
+                place=by_unit(report, "claim.records"),
+            ),
         ],
     )
 
@@ -50,7 +59,7 @@ def _attacks(report: Mapping[str, Any], rows: Mapping[str, Place], say: Say) -> 
         head=[
             say("claim.client"),
             say("claim.advantage"),
-            *(say("claim.tpr", fpr=fpr) for fpr in whole["tpr_at_fpr"]),
+            *(say(by_unit(report, "claim.tpr"), fpr=f) for f in whole["tpr_at_fpr"]),
             *(say("claim.posterior", prior=prior) for prior in whole["posterior"]),
             say("claim.mu"),
         ],
@@ -74,9 +83,10 @@ def _pairs(
     }
     where = ("claims", 0, "consortium", field)
     heads = [at(report, *where, i, 0) for i in range(len(pairs))]
+    caption = f"{field}.caption"
     return Block(
         "table",
-        say(f"{field}.caption"),
+        say(caption if field == "profile" else by_unit(report, caption)),
         head=[f"{say('claim.client')} / {say(place)}", *heads],
         rows=grouped(cells),
     )
@@ -124,8 +134,8 @@ def _trade_off_picture(
     values = _spoken(claim_of(report)["consortium"]["trade_off"])
     return Block(
         "picture",
-        say("trade_off.picture"),
-        lines=[say("trade_off.alt", values=values)],
+        say(by_unit(report, "trade_off.picture")),
+        lines=[say(by_unit(report, "trade_off.alt"), values=values)],
         chart=LineChart(
             _lines(report, rows, "trade_off"),
             say("trade_off.axis.x"),

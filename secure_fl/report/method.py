@@ -9,6 +9,7 @@ from typing import Any
 from .blocks import Block, Section
 from .cells import Say, bound, number, word
 from .claims import claim_of
+from .wording import adjacency, by_mode, by_unit, distributed, mechanism
 
 __all__ = [
     "mechanism_section",
@@ -56,33 +57,36 @@ def unit_section(report: Mapping[str, Any], say: Say) -> Section:
         say("unit.heading"),
         [
             say(
-                "unit.line",
+                by_unit(report, "unit.line"),
                 unit=say(f"unit.{unit['kind']}"),
-                adjacency=say(f"adjacency.{report['adjacency']}"),
+                adjacency=adjacency(report, say),
                 records=str(unit["max_records_per_unit"]),
                 parties=str(unit["max_parties_per_unit"]),
             ),
-            say(f"unit.{unit['enforcement']}"),
+            say(by_unit(report, f"unit.{unit['enforcement']}")),
         ],
     )
 
 
 def mechanism_section(report: Mapping[str, Any], say: Say) -> Section:
-    """One local step in one line of mathematics, and what surrounds it."""
+    """What is released in one line of mathematics, and what surrounds it."""
     m = report["mechanism"]
-    return _paragraphs(
-        say("mechanism.heading"),
-        [
-            say(
-                "mechanism.line",
-                clip=number(m["clip_norm"]),
-                sigma=number(m["sigma_abs"]),
-                noise=number(m["noise_multiplier"]),
-            ),
-            say("mechanism.steps", steps=str(m["local_steps"])),
-            say(f"mechanism.{m['nan_policy']}"),
-            say(f"mechanism.{m['empty_batch_policy']}"),
-        ],
+    lines = [mechanism(report, say)]
+    if distributed(report):
+        lines += [say(f"mechanism.formula.{m['type']}"), _sensitivity(report, say)]
+    if m["type"] != "distributed-dp-sgd":
+        lines.append(say("mechanism.steps", steps=str(m["local_steps"])))
+    lines += [
+        say(f"mechanism.{m[key]}") for key in ("nan_policy", "empty_batch_policy")
+    ]
+    return _paragraphs(say("mechanism.heading"), lines)
+
+
+def _sensitivity(report: Mapping[str, Any], say: Say) -> str:
+    return say(
+        "mechanism.sensitivity",
+        unit=say(f"mechanism.unit.{report['privacy_unit']['kind']}"),
+        sensitivity=bound(report["mechanism"]["sum"]["sensitivity"]),
     )
 
 
@@ -90,12 +94,13 @@ def sampling_section(report: Mapping[str, Any], say: Say) -> Section:
     """The scheme, its evidence, and epsilon without credit for it."""
     sampling = report["sampling"]
     if not sampling["amplification"]:
-        return _paragraphs(say("sampling.heading"), [say("sampling.full")])
+        full = say(by_unit(report, "sampling.full"))
+        return _paragraphs(say("sampling.heading"), [full])
     plain = claim_of(report)["consortium"]["epsilon_without_amplification"]
     return _paragraphs(
         say("sampling.heading"),
         [
-            say("sampling.line", rate=number(sampling["rate"])),
+            say(by_mode(report, "sampling.line"), rate=number(sampling["rate"])),
             say(f"sampling.{sampling['evidence']}", epsilon=bound(plain)),
         ],
     )
@@ -111,7 +116,12 @@ def randomness_section(report: Mapping[str, Any], say: Say) -> Section:
             say("randomness.caption"),
             head=[say("randomness.use"), say("randomness.source")],
             rows=[
-                [say(f"randomness.{use}"), say(f"source.{random[use]}")] for use in uses
+                [
+                    say(by_mode(report, key) if use == "noise" else key),
+                    say(f"source.{random[use]}"),
+                ]
+                for use in uses
+                for key in (f"randomness.{use}",)
             ],
             numeric=False,
         )
@@ -127,7 +137,7 @@ def numerics_section(report: Mapping[str, Any], say: Say) -> Section:
     n = report["numerics"]
     lines = [
         say(
-            "numerics.grid",
+            by_mode(report, "numerics.grid"),
             clip=number(n["update_clip"]),
             step=number(n["step"]),
             bits=str(n["word_bits"]),

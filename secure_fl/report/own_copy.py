@@ -79,7 +79,8 @@ def _complete(given: dict[str, Any], complete: Mapping[str, Any]) -> list[str]:
         if _fill(mine, theirs, "key"):
             lacks.append(theirs["name"])
     given["run"] = complete["run"]
-    _fill(given.get("model"), complete["model"], "start_sha256")
+    for key in ("start_sha256", "values"):
+        _fill(given.get("model"), complete["model"], key)
     # What it may be is checked where the plan is parsed: within the plan's epsilon.
     _fill(given.get("privacy"), complete["privacy"], "noise_multiplier")
     return lacks

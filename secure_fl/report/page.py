@@ -33,6 +33,7 @@ from .method import (
 )
 from .people import parties_section, threat_section
 from .strings import text
+from .wording import by_unit
 
 __all__ = ["make_page"]
 
@@ -67,7 +68,7 @@ def make_page(
     ]
     return Page(
         say("title", plan=report["plan"]["name"]),
-        say("subtitle"),
+        say(by_unit(report, "subtitle")),
         stamps(report, say),
         [
             Section(f"{i}. {section.heading}", section.blocks)

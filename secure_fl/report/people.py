@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from .blocks import Block, GridChart, Section
 from .cells import Say, at
+from .wording import by_mode, parties
 
 __all__ = ["parties_section", "threat_section"]
 
@@ -21,12 +22,12 @@ def parties_section(report: Mapping[str, Any], say: Say) -> Section:
     blocks = [
         Block(
             "table",
-            say("parties.caption"),
+            say(by_mode(report, "parties.caption")),
             head=[
                 say("parties.name"),
                 say("parties.records"),
                 say("parties.weight"),
-                say("parties.normaliser"),
+                say(by_mode(report, "parties.normaliser")),
             ],
             rows=[
                 [
@@ -107,20 +108,14 @@ def _participation(report: Mapping[str, Any], say: Say) -> list[Block]:
 
 def threat_section(report: Mapping[str, Any], say: Say) -> Section:
     """The protection in words, and who sees what of the run."""
-    model = report["threat_model"]
-    values = {
-        "colluding": str(model["max_colluding"]),
-        "clients": str(len(report["ledgers"])),
-        "threshold": str(model["threshold"]),
-        "min_clients": str(model["min_clients"]),
-    }
+    model, values = report["threat_model"], parties(report)
     encryption = model.get("encryption")
     if encryption is None:
-        lines = [say(f"threat.{model['protection']}", **values)]
+        lines = [say(by_mode(report, f"threat.{model['protection']}"), **values)]
     else:
         lines = [
             say(f"threat.ckks.{encryption['keys']}", **values),
-            say("threat.ckks.claim"),
+            say(by_mode(report, "threat.ckks.claim")),
             say(
                 "threat.ckks.ring",
                 degree=str(encryption["ring_degree"]),

@@ -18,6 +18,7 @@ from ..errors import UsageError
 from .cells import bound, is_infinite, number, word
 from .claims import claim_of
 from .strings import text
+from .wording import adjacency, assumption, by_mode, by_unit, distributed, mechanism
 
 __all__ = ["registry_yaml"]
 
@@ -27,6 +28,18 @@ _HEAD: Final = (
 )
 
 _SLUG: Final = re.compile("[^a-z0-9]+")
+
+_NOISES: Final = ("float-noise", "integer-noise", "exact-noise")
+
+_TRUST: Final[Mapping[str, str]] = {
+    "local": "Every client adds its noise itself: the claim holds against everybody "
+    "but the client that has the record.",
+    "sum": "Every client adds its share of the noise, and only sums are opened: the "
+    "claim holds against the aggregator and the clients that the plan lets collude, "
+    "and rests on the protection.",
+    "share": "Every client adds its share of the noise: the claim counts one share "
+    "alone, and holds against everybody but that client.",
+}
 
 
 def registry_yaml(report: Mapping[str, Any]) -> str:
@@ -80,10 +93,11 @@ def _entry(report: Mapping[str, Any], claim: Mapping[str, Any]) -> dict[str, Any
 
 def _basic(report: Mapping[str, Any], name: str) -> dict[str, Any]:
     clients, subject = len(report["ledgers"]), report["subject"]
+    share = "its share of the " if distributed(report) else ""
     told = (
         f"A model ({word(_say, 'model', subject['kind'])}; {subject['values']} values) "
         f"trained by {clients} clients in {len(report['rounds'])} rounds of federated "
-        "learning; every client adds noise before anything leaves it."
+        f"learning; every client adds {share}noise before anything leaves it."
     )
     if report["simulation"]:
         told += " " + _say("stamp.simulation.why")
@@ -110,27 +124,31 @@ def _loss(report: Mapping[str, Any], claim: Mapping[str, Any]) -> dict[str, Any]
     lives = composition["ledgers_live_on"]
     lineage = "claims.lineage" if lives else "claims.lineage.thrown-away"
     curve = ", ".join(f"{number(d)}: {bound(e)}" for d, e in whole["profile"])
+    group = by_unit(report, "claim.group")
     groups = "; ".join(
-        f"{_say('claim.group', records=str(k))}: {bound(e)}" for k, e in whole["group"]
+        f"{_say(group, records=str(k))}: {bound(e)}" for k, e in whole["group"]
     )
+    rdp = [f"{_say('claim.rdp')}: {bound(whole['epsilon_rdp'])}"]
     plain = bound(whole["epsilon_without_amplification"])
     clients = [p for p in report["parties"] if p["role"] == "client"]
     return {
         "privacy_unit": _say(f"unit.{claim['unit']}"),
         "privacy_unit_details": _say(
-            "unit.line",
+            by_unit(report, "unit.line"),
             unit=_say(f"unit.{unit['kind']}"),
-            adjacency=_say(f"adjacency.{report['adjacency']}"),
+            adjacency=adjacency(report, _say),
             records=str(unit["max_records_per_unit"]),
             parties=str(unit["max_parties_per_unit"]),
         ),
-        "number_of_privacy_units": sum(p["nominal_records"] for p in clients),
+        "number_of_privacy_units": len(clients)
+        if claim["unit"] == "client"
+        else sum(p["nominal_records"] for p in clients),
         "privacy_parameters": {"epsilon": whole["epsilon"], "delta": claim["delta"]},
         "privacy_parameters_details": _bullets(
             [
                 _say(lineage, lineage=composition["lineage"]),
                 f"{_say('claim.no_amplification')}: {plain}",
-                f"{_say('claim.rdp')}: {bound(whole['epsilon_rdp'])}",
+                *(rdp if report["accounting"]["primary"] == "PLD" else []),
                 groups,
                 f"{_say('profile.picture')}: {curve}",
                 "The number of privacy units is nominal: it is not counted.",
@@ -142,10 +160,10 @@ def _loss(report: Mapping[str, Any], claim: Mapping[str, Any]) -> dict[str, Any]
 def _model(report: Mapping[str, Any], claim: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "model_name": "Federated",
-        "model_name_details": "Every client adds its noise itself: the claim holds "
-        "against everybody but the client that has the record.",
+        "model_name_details": _TRUST[claim["view"].partition("-")[2]],
         "trust_assumptions": _bullets(
-            f"{_say('evidence.' + row['evidence'])}: {_say('assumption.' + row['id'])}"
+            f"{_say('evidence.' + row['evidence'])}: "
+            f"{assumption(report, row['id'], _say)}"
             for row in claim["relies_on"]
         ),
         "actors": _bullets(
@@ -161,9 +179,12 @@ def _model(report: Mapping[str, Any], claim: Mapping[str, Any]) -> dict[str, Any
 
 
 def _implementation(report: Mapping[str, Any]) -> dict[str, Any]:
-    m, n, composition = report["mechanism"], report["numerics"], report["composition"]
+    n, composition = report["numerics"], report["composition"]
     sampling, tool = report["sampling"], report["tool"]
-    drawn = "line" if sampling["amplification"] else "full"
+    drawn = by_unit(report, "sampling.full")
+    if sampling["amplification"]:
+        drawn = by_mode(report, "sampling.line")
+    relied = [row["id"] for row in report["threat_model"]["assumptions"]]
     return {
         "preprocessing_and_hyperparameter_tuning": _bullets(
             [
@@ -174,25 +195,24 @@ def _implementation(report: Mapping[str, Any]) -> dict[str, Any]:
         ),
         "mechanisms": _bullets(
             [
-                _say(
-                    "mechanism.line",
-                    clip=number(m["clip_norm"]),
-                    sigma=number(m["sigma_abs"]),
-                    noise=number(m["noise_multiplier"]),
-                ),
-                _say(f"sampling.{drawn}", rate=number(sampling["rate"])),
-                _say("assumption.float-noise"),
+                mechanism(report, _say),
+                _say(drawn, rate=number(sampling["rate"])),
+                *(_say(f"assumption.{i}") for i in _NOISES if i in relied),
                 f"{tool['name']} {tool['version']}".strip(),
             ]
         ),
         "composition": _bullets(
             [
                 _say(f"composition.within.{composition['within_client']}"),
-                _say(f"composition.across.{composition['across_clients']}"),
+                _say(
+                    by_unit(
+                        report, f"composition.across.{composition['across_clients']}"
+                    )
+                ),
             ]
         ),
         "post_processing": _say(
-            "numerics.grid",
+            by_mode(report, "numerics.grid"),
             clip=number(n["update_clip"]),
             step=number(n["step"]),
             bits=str(n["word_bits"]),

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from .. import ckks, masking, wire
 from ..ckks import messages as sealed
 from ..context import kind_of
+from ..descent import Descent, read_sum
 from ..errors import VerificationError
 from ..fixedpoint import Word, unwrap
 from ..identity import Identity
 from ..masking import messages as masked
 from ..model import GlobalModel
-from ..plan import Plan, read_sum
+from ..plan import Plan
 from ..randomness import SystemRandom
 from .attempts import Attempt, refuse
 from .evidence import Log, Opening
@@ -58,7 +59,7 @@ def check_sums(
     """
     if plan.protection.kind == "ckks":
         ckks.require_backend()
-    model = _start(plan, log, kept(START))
+    model, descent = _start(plan, log, kept(START)), Descent(plan)
     vectors = 0
     for opening, attempt in zip(log.attempts, attempts, strict=True):
         if not opening.opened:
@@ -68,7 +69,7 @@ def check_sums(
             held = Kept.from_bytes(kept(name), plan.roster)
             words = _Replay(plan, opening, attempt, held).words()
         with blaming(TRANSCRIPT):
-            model = _apply(plan, opening, words, model)
+            model = _apply(plan, opening, words, model, descent)
         vectors += len(attempt.inputs)
     return vectors
 
@@ -81,20 +82,31 @@ def _start(plan: Plan, log: Log, data: bytes) -> GlobalModel:
         stated = plan.model.start_sha256
         if stated is not None and hashlib.sha256(data).hexdigest() != stated:
             raise VerificationError("is not the file whose hash the plan states")
+        if plan.distributed and model.size != plan.values:
+            raise VerificationError("has not the number of values that the plan states")
     return model
 
 
 def _apply(
-    plan: Plan, opening: Opening, words: NDArray[Word], model: GlobalModel
+    plan: Plan,
+    opening: Opening,
+    words: NDArray[Word],
+    model: GlobalModel,
+    descent: Descent,
 ) -> GlobalModel:
     """The model after a round, if its entry says what the vectors come to."""
     entry, where = opening.end, f"round {opening.round_index}"
     if hashlib.sha256(words.tobytes()).digest() != entry.bytes_(5):
         raise VerificationError(f"{where} opened another sum than its vectors'")
-    total, clipped = read_sum(plan.encoding, words, clients=len(entry.rows(3)))
+    survivors = [str(name) for name in entry.rows(3)]
+    _, clipped = read_sum(
+        plan.encoding, words, clients=len(survivors), counted=not plan.distributed
+    )
     if clipped != entry.integer(6):
         raise VerificationError(f"{where} counts other clipped values than its sum")
-    after = model.add(total / entry.integer(4))
+    after = descent.move(
+        model, words, round_index=opening.round_index, survivors=survivors
+    )
     if after.digest() != entry.bytes_(8):
         raise VerificationError(f"{where} left another model than its sum gives")
     return after

@@ -143,6 +143,8 @@ def _contents(
         model = GlobalModel.from_bytes(files[MODEL])
         if model.digest() != log.rounds[-1].bytes_(8):
             raise VerificationError("is not the model that the last round left")
+        if plan.distributed and model.size != plan.values:
+            raise VerificationError(f"has {model.size} values, not the plan's number")
     with blaming(TRANSCRIPT):
         attempts = check_attempts(plan, log, size=model.size)
     exports: dict[str, LedgerExport] = {}
@@ -163,6 +165,7 @@ def _contents(
     sums, notes = _sums(folder, plan, log, attempts, signed)
     flags = [key for key in ("simulation", "insecure") if report[key]]
     flags += ["keyholder"] if plan.has_keyholder else []
+    flags += ["shares"] if plan.distributed else []
     notes += [finding(f"unchecked.{key}") for key in flags]
     notes += [*unlogged, *_many_attempts(plan, log)]
     notes = [*compared.not_checked, *_always(), *notes]
@@ -230,6 +233,8 @@ def _plan(source: bytes, transcript: Transcript) -> Plan:
         _ = plan.roster, plan.aggregator_key
         if plan.has_keyholder:
             _ = plan.keyholder_key
+        if plan.distributed:
+            _ = plan.grid
     with blaming(TRANSCRIPT):
         if transcript.run_id != plan.run_id:
             raise VerificationError("is of another run than the plan")
@@ -381,6 +386,8 @@ def _figures(plan: Plan, spent: Mapping[str, float]) -> list[str]:
     for name, value in spent.items():
         number = INFINITY if math.isinf(value) else f"{value:.6g}"
         key = "check.infinite" if math.isinf(value) else "check.epsilon"
+        if plan.distributed and key == "check.epsilon":
+            key = "check.epsilon.sum"
         lines.append(
             finding(
                 key,

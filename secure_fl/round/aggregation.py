@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import ckks
+from ..descent import read_sum
 from ..errors import FaultyClient, FaultyKeyHolder, ProtocolError, UsageError
-from ..fixedpoint import Encoding
+from ..fixedpoint import Encoding, Word
 from ..identity import Identity
 from ..model import GlobalModel
-from ..plan import Plan, Session, read_sum
+from ..plan import Plan, Session
 from ..randomness import RandomSource
 from ..transcript import KEY_HOLDER
 from .collecting import (
@@ -37,13 +38,16 @@ __all__ = ["Aggregation", "OpenedUpdate"]
 class OpenedUpdate:
     """What one attempt opened: the weighted sum of the survivors' updates.
 
-    ``total`` is float64, one exact multiple of the step per value of the model;
-    ``clipped`` counts the coordinates that were clipped, over all survivors.
+    ``words`` are the sum as it was opened, and ``total`` what they stand for: float64,
+    exact multiples of the step, one per value of the model (of the rotated one in
+    distributed mode).  ``clipped`` counts the coordinates that were clipped, over all
+    survivors, where the vectors tell.
     """
 
     session: Session
     survivors: tuple[str, ...]
     total_weight: int
+    words: NDArray[Word] = field(repr=False)
     total: NDArray[np.float64] = field(repr=False)
     words_hash: bytes
     clipped: int
@@ -60,14 +64,17 @@ class Aggregation:
         *,
         encoding: Encoding,
         weights: Mapping[str, int],
+        counted: bool = True,
         seed: bytes = b"",
     ) -> None:
-        """``seed``: of the aggregator's own key, where it is to be kept."""
+        """``counted``: whether a vector's last word counts its clipped coordinates.
+        ``seed``: of the aggregator's own key, where it is to be kept."""
         self.session = session
         self.seed = seed
         self._collecting = collecting
         self._encoding = encoding
         self._weights = weights
+        self._counted = counted
         self.result: OpenedUpdate | None = None
         self.outgoing: dict[str, bytes] = collecting.first()
         self._lock = threading.RLock()
@@ -120,6 +127,7 @@ class Aggregation:
             collecting,
             encoding=plan.encoding,
             weights={m.name: m.weight for m in plan.parties.members},
+            counted=not plan.distributed,
             seed=seed if plan.protection.keep_vectors else b"",
         )
 
@@ -179,11 +187,14 @@ class Aggregation:
 
     def _open(self, opened: SumOfWords) -> None:
         names = tuple(self.session.roster.name(i) for i in opened.clients)
-        total, clipped = read_sum(self._encoding, opened.words, clients=len(names))
+        total, clipped = read_sum(
+            self._encoding, opened.words, clients=len(names), counted=self._counted
+        )
         self.result = OpenedUpdate(
             self.session,
             names,
             sum(self._weights[n] for n in names),
+            opened.words,
             total,
             hashlib.sha256(opened.words.tobytes()).digest(),
             clipped,

@@ -37,7 +37,7 @@ def key_holder(plan: Plan, identity: Identity, keystore: Keystore) -> ckks.KeyHo
             round_index=call.round_index,
             attempt=call.attempt,
             model_hash=call.model_hash,
-            size=call.length - 1,
+            size=plan.values if plan.distributed else call.length - 1,
         )
         assert isinstance(session, ckks.Session)
         return session

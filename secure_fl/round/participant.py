@@ -26,6 +26,7 @@ from ..errors import (
     SecureFLError,
     UsageError,
 )
+from ..fixedpoint import Word
 from ..identity import Identity
 from ..keystore import Keystore
 from ..masking import messages
@@ -51,6 +52,7 @@ from .protections import (
     PlainClient,
     encode_update,
     log_form,
+    whole_words,
 )
 
 __all__ = ["Offer", "Participant"]
@@ -123,6 +125,7 @@ class Participant:
         self._round = -1
         self._attempt = -1
         self._session: Session | None = None
+        self._size = 0  # values of the session's model
         self._protection: ClientProtection | None = None
         self._reservation: Reservation | None = None
         self._offer: Offer | None = None
@@ -168,6 +171,7 @@ class Participant:
             model_hash=model.digest(),
             size=model.size,
         )
+        self._size = model.size
         self._opened += 1
         offer = self._offer
         if round_index != self._round:
@@ -270,6 +274,11 @@ class Participant:
 
     def _reserve_unprotected(self, reason: str) -> Reservation:
         plan = self._plan
+        if plan.distributed:
+            raise UsageError(
+                "a sum under shared noise holds private updates only",
+                hint="the noise of all others would be sized for one that adds none",
+            )
         if self._reservation is not None:
             raise UsageError(
                 "a private update was begun in this round",
@@ -321,15 +330,10 @@ class Participant:
         offer = self._offer
         if offer is None:
             raise UsageError("this attempt has no update yet")
-        vector = offer.vector()
-        if vector.size != session.parameters.length - 1:
-            raise UsageError(
-                f"the update has {vector.size} values, the model "
-                f"{session.parameters.length - 1}"
-            )
-        words = encode_update(
-            self._plan.encoding, vector, weight=self._weight, random=self._random
-        )
+        words = self._words(offer.vector())
+        needed = session.parameters.length
+        if words.size != needed:
+            raise UsageError(f"the update makes {words.size} words instead of {needed}")
 
         def leaving() -> None:
             # Durable before the first byte leaves: from here on it counts as sent.
@@ -338,6 +342,12 @@ class Participant:
             offer.left = True
 
         return Outgoing(words, offer.reservation.entry_hash, leaving)
+
+    def _words(self, vector: _Vector) -> NDArray[Word]:
+        encoding = self._plan.encoding
+        if self._plan.distributed:
+            return whole_words(encoding, vector)
+        return encode_update(encoding, vector, weight=self._weight, random=self._random)
 
     @_alone
     def release(self, *proof: bytes) -> None:
@@ -450,8 +460,8 @@ class Participant:
         session, reservation, offer = self._session, self._reservation, self._offer
         opened: list[wire.Value] = []
         if session is not None:
-            size = session.parameters.length - 1
-            opened = [session.round_index, session.attempt, session.model_hash, size]
+            place = session.round_index, session.attempt
+            opened = [*place, session.model_hash, self._size]
         return wire.encode(
             [
                 _PARKED,
@@ -498,6 +508,7 @@ class Participant:
         self._log_head = head
         match opened:
             case [int(of_round), int(of_attempt), bytes(model_hash), int(size)]:
+                self._size = size
                 self._session = self._plan.session(
                     round_index=of_round,
                     attempt=of_attempt,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .. import ckks, masking
 from ..ckks import messages as sealed
 from ..context import kind_of
-from ..errors import FaultyAggregator
+from ..errors import FaultyAggregator, UsageError
 from ..fixedpoint import Encoding, Word
 from ..identity import Identity
 from ..masking import messages
@@ -31,6 +31,7 @@ __all__ = [
     "PlainClient",
     "encode_update",
     "log_form",
+    "whole_words",
 ]
 
 _BLOCK: Final = 1 << 16  # values encoded at once: what is in between stays small
@@ -77,6 +78,20 @@ def encode_update(
     counted = min(clipped, encoding.half // encoding.clients)
     words[-1:] = encoding.wrap(np.array([counted], np.int64))
     return words
+
+
+def whole_words(encoding: Encoding, vector: NDArray[np.float64]) -> NDArray[Word]:
+    """Words of a vector that is on the grid already: whole numbers, as they are.
+
+    The same vector gives the same words in every attempt.  Raises UsageError for a
+    number that is not whole, or not exact in a float64.
+    """
+    if not (np.abs(vector) < 2.0**53).all() or (vector != np.rint(vector)).any():
+        raise UsageError(
+            "the update is not on the plan's grid",
+            hint="return what gradient_sum or clipped_update of the round gave",
+        )
+    return encoding.wrap(vector.astype(np.int64))
 
 
 class Payload(Protocol):

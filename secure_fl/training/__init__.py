@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """From what a member has (a trainer, or a CSV file) to a ``PrivateUpdate``.
 
-Names are looked up when first used: reading a CSV does not import torch, and a head
-on cached features does not import Opacus.
+Names are looked up when first used: reading a CSV does not import torch, a head on
+cached features does not import Opacus, and only adapters and texts import peft and
+transformers.
 """
 
 from __future__ import annotations
@@ -11,6 +12,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .adapters import (
+        base_digest,
+        check_adapters,
+        lora,
+        merged,
+        trainable_model,
+    )
     from .builtin import (
         accuracy,
         auc,
@@ -22,34 +30,57 @@ if TYPE_CHECKING:
         train_plain,
     )
     from .client_round import ClientRound, PrivateTraining
+    from .features import cached_features
     from .tabular import TabularSplit, feature_count, load_tabular, pooled
+    from .texts import TextClassifier, TextEncoder, mean_pooled
 
 __all__ = [
     "ClientRound",
     "PrivateTraining",
     "TabularSplit",
+    "TextClassifier",
+    "TextEncoder",
     "accuracy",
     "auc",
+    "base_digest",
     "build_mlp",
     "builtin_trainer",
+    "cached_features",
+    "check_adapters",
     "feature_count",
     "few_threads",
     "initial_model",
     "load_tabular",
+    "lora",
+    "mean_pooled",
+    "merged",
     "pooled",
     "scores",
     "train_plain",
+    "trainable_model",
 ]
 
-_CLIENT_ROUND = ("ClientRound", "PrivateTraining")
-_TABULAR = ("TabularSplit", "feature_count", "load_tabular", "pooled")
+_MODULES = {
+    "ClientRound": "client_round",
+    "PrivateTraining": "client_round",
+    "TabularSplit": "tabular",
+    "TextClassifier": "texts",
+    "TextEncoder": "texts",
+    "base_digest": "adapters",
+    "cached_features": "features",
+    "check_adapters": "adapters",
+    "feature_count": "tabular",
+    "load_tabular": "tabular",
+    "lora": "adapters",
+    "mean_pooled": "texts",
+    "merged": "adapters",
+    "pooled": "tabular",
+    "trainable_model": "adapters",
+}
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name in _CLIENT_ROUND:
-        return getattr(import_module(".client_round", __name__), name)
-    if name in _TABULAR:
-        return getattr(import_module(".tabular", __name__), name)
-    return getattr(import_module(".builtin", __name__), name)
+    module = _MODULES.get(name, "builtin")
+    return getattr(import_module(f".{module}", __name__), name)

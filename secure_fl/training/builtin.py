@@ -18,8 +18,9 @@ from ..model import GlobalModel
 from ..plan import Plan
 from ..privacy import PrivateUpdate
 from ..sections import Data
-from .client_round import ClientRound, fill
+from .client_round import ClientRound
 from .tabular import TabularSplit, feature_count
+from .weights import fill
 
 __all__ = [
     "accuracy",
@@ -62,7 +63,11 @@ def initial_model(plan: Plan) -> GlobalModel:
 def builtin_trainer(
     plan: Plan, split: TabularSplit
 ) -> Callable[[ClientRound], PrivateUpdate]:
-    """Cross-entropy and SGD with the plan's [training] over ``split``'s training rows.
+    """Cross-entropy over ``split``'s training rows, as the plan's mode and unit say.
+
+    In local mode, SGD with the plan's [training] under noise; in distributed mode the
+    gradients of one batch, or, where clients are the unit, ``local_steps`` steps over
+    all rows without noise.
 
     Raises PlanError where the plan lacks what the trainer needs.
     """
@@ -83,20 +88,41 @@ def builtin_trainer(
         torch.from_numpy(split.train_x.copy()), torch.from_numpy(split.train_y.copy())
     )
 
-    def fit(r: ClientRound) -> PrivateUpdate:
-        model = r.load(_network(plan))
-        optimizer = torch.optim.SGD(
+    loss = nn.CrossEntropyLoss()
+    ghost = training.way == "opacus"  # the network is linear layers, and fast with it
+
+    def sgd(model: nn.Module) -> torch.optim.SGD:
+        return torch.optim.SGD(
             model.parameters(), lr=training.learning_rate, momentum=training.momentum
         )
+
+    def fit_locally(r: ClientRound) -> PrivateUpdate:
+        model = r.load(_network(plan))
         private = r.make_private(
-            model, optimizer, DataLoader(dataset), nn.CrossEntropyLoss()
+            model, sgd(model), DataLoader(dataset), loss, ghost=ghost
         )
         for x, y in private.loader:
             private.criterion(private.model(x), y).backward()
             private.optimizer.step()
         return private.update()
 
-    return fit
+    def fit_sum(r: ClientRound) -> PrivateUpdate:
+        model = r.load(_network(plan))
+        return r.gradient_sum(model, DataLoader(dataset), loss, ghost=ghost)
+
+    def fit_update(r: ClientRound) -> PrivateUpdate:
+        model = r.load(_network(plan)).train()
+        optimizer = sgd(model)
+        x, y = dataset.tensors
+        for _ in range(plan.privacy.local_steps):
+            optimizer.zero_grad()
+            loss(model(x), y).backward()
+            optimizer.step()
+        return r.clipped_update(model)
+
+    if not plan.distributed:
+        return fit_locally
+    return fit_sum if plan.privacy.unit == "record" else fit_update
 
 
 def few_threads(plan: Plan) -> None:

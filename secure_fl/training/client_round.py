@@ -11,14 +11,14 @@ the order of calls, the number of steps, the weights between them, and the froze
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar, final
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, TypeVar, final
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
@@ -26,12 +26,24 @@ from ..errors import EngineError, UsageError
 from ..model import GlobalModel
 from ..plan import Plan
 from ..privacy import PrivateUpdate, Reservation, private_update
-from ..randomness import RandomSource
-from .head import HeadOptimizer, linear_of
-from .sampler import Batches, PoissonLoader
-from .steps import GaussianStep, PrivateCriterion, Steps, same_bits
+from ..privacy.grid import Grid
+from ..randomness import ArrayDraws, RandomSource
+from .checks import (
+    check_criterion,
+    check_modes,
+    check_optimizer,
+    check_physical_batch,
+    watch_forward,
+)
+from .clipping import ClippedSums, RecordGradients
+from .empty import accept_empty
+from .head import HeadGradients, linear_of
+from .optimizer import GaussianStep, PrivateOptimizer
+from .sampler import Batches, PoissonLoader, moved
+from .steps import PrivateCriterion, Steps
+from .weights import Weights, difference, fill
 
-__all__ = ["ClientRound", "PrivateTraining", "fill"]
+__all__ = ["ClientRound", "PrivateTraining"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -78,8 +90,13 @@ class ClientRound:
         optimizer: Optimizer,
         loader: DataLoader[Any],
         criterion: nn.Module,
+        *,
+        physical_batch: int | None = None,
+        ghost: bool = False,
     ) -> PrivateTraining[M]:
         """Turn the parts of an ordinary training loop into those of a private one.
+
+        For plans of mode "local".
 
         model
             as :meth:`load` left it, in training mode; modules that are in eval mode
@@ -92,6 +109,12 @@ class ClientRound:
         criterion
             a loss with ``reduction`` "mean" or "sum" whose reduction "none" gives
             each record's own loss, or losses, which are then summed
+        physical_batch
+            most records that are in memory at once.  A batch of more comes in several
+            parts; the loop treats each as a batch, and the weights move after the last.
+        ghost
+            take norms and sums from each layer's inputs and errors, and keep no
+            gradient of a record: less memory, the same result.  Not for a head.
 
         Everything else comes from the plan.  The step is the noisy sum divided by
         ``sampling_rate * records``, whatever the reduction.
@@ -108,73 +131,245 @@ class ClientRound:
           on the loss, no early stopping, nothing of them printed or sent elsewhere.
         * Frozen layers (a backbone) and preprocessing were not fitted to these records.
 
+        ``torch.autocast`` around forward pass and loss is fine: norms and sums are
+        taken in full precision from the gradients that half precision gave.
+
         Raises UsageError, uncharged, for anything of the above, and what the ledger
         raises (BudgetExceeded).  Works once per round; after it, the round is charged.
         """
-        if self._spent:
-            raise UsageError(
-                "make_private was called a second time in this round",
-                hint="a round is one training; put all steps into the plan's "
-                "local_steps",
-            )
-        weights = _Weights(model, self.model)
-        _check_modes(model)
-        _check_optimizer(optimizer, weights.trained)
-        reduction = getattr(criterion, "reduction", None)
-        if not isinstance(criterion, nn.Module) or reduction not in ("mean", "sum"):
-            raise UsageError(
-                "the criterion has no reduction 'mean' or 'sum'",
-                hint="use a criterion of torch.nn, as nn.CrossEntropyLoss()",
-            )
-        batches = Batches(loader)
-        training = self.plan.training
-        layer = None
-        if training is not None and training.way == "head":
-            layer = linear_of(model)
-        else:
-            from . import opacus_core  # takes seconds to import
-
-            opacus_core.check_supported(model)
+        self._check_method("make_private")
+        ready = _Ready(self, model, loader, criterion, physical_batch, ghost=ghost)
+        check_optimizer(optimizer, ready.weights.trained)
         privacy = self.plan.privacy
         records = self.plan.member(self.client).records
         noise_multiplier = self.plan.noise_multiplier
 
-        # The entry is on disk before anything random is drawn.
-        self._spent = True
-        reservation = self._reserve()
+        reservation = self._charge()
         mechanism = GaussianStep(
             clip_norm=privacy.clip_norm,
             noise_multiplier=noise_multiplier,
             normaliser=privacy.sampling_rate * records,
             draws=self._random.arrays("noise"),
         )
-        sampling = self._random.arrays("sampling")
-
-        steps = Steps(privacy.local_steps, trained=weights.trained)
-        _watch_forward(model, steps)
-        private_optimizer: Optimizer
-        if layer is not None:
-            private_optimizer = HeadOptimizer(
-                optimizer, model=model, layer=layer, mechanism=mechanism, steps=steps
-            )
-        else:
-            opacus_core.attach_hooks(model, steps)
-            private_optimizer = opacus_core.OpacusOptimizer(
-                optimizer, mechanism=mechanism, steps=steps
-            )
+        loop = ready.begin(
+            self._random.arrays("sampling"),
+            steps=privacy.local_steps,
+            sums_in=torch.float32,
+        )
         return PrivateTraining(
             model=model,
-            optimizer=private_optimizer,
-            loader=PoissonLoader(
-                batches, rate=privacy.sampling_rate, draws=sampling, steps=steps
+            optimizer=PrivateOptimizer(
+                optimizer,
+                trained=ready.weights.trained,
+                gradients=loop.gradients,
+                mechanism=mechanism,
+                steps=loop.steps,
             ),
-            criterion=PrivateCriterion(
-                criterion, steps, training=lambda: model.training
-            ),
-            weights=weights,
-            steps=steps,
+            loader=loop.loader,
+            criterion=loop.criterion,
+            weights=ready.weights,
+            steps=loop.steps,
             reservation=reservation,
         )
+
+    def gradient_sum(
+        self,
+        model: nn.Module,
+        loader: DataLoader[Any],
+        criterion: nn.Module,
+        *,
+        physical_batch: int | None = None,
+        ghost: bool = False,
+    ) -> PrivateUpdate:
+        """One Poisson batch's clipped gradients, summed, with this client's noise.
+
+        For plans of mode "distributed" and unit "record": the step itself is the
+        aggregator's, over the sum of all clients.  The vector holds whole numbers on
+        the plan's grid.
+
+        loader
+            a batch is a pair (inputs, targets): ``model(inputs)``, or
+            ``model(**inputs)`` where they are a dictionary.  Tensors are moved to the
+            model's device, and the criterion gets what the model returns, or its
+            ``logits`` where it has some, as the classifiers of transformers do.
+
+        Everything else, the duties included, is as for :meth:`make_private`; a batch
+        without records does not reach the model.
+
+        Raises UsageError, uncharged, for what can be refused beforehand, and charged
+        where the model changed; and what the ledger raises (BudgetExceeded).
+        """
+        self._check_method("gradient_sum")
+        ready = _Ready(self, model, loader, criterion, physical_batch, ghost=ghost)
+        ready.batches.check_pairs()
+        grid, rotation = self._grid(), self.plan.rotation(self.round)
+        weights = ready.weights
+        device = weights.trained[0].device
+
+        reservation = self._charge()
+        loop = ready.begin(
+            self._random.arrays("sampling"), steps=1, sums_in=torch.float64
+        )
+        sums = ClippedSums(weights.trained, clip_norm=self.plan.privacy.clip_norm)
+        try:
+            for batch in loop.loader:
+                if not loop.steps.rows:
+                    break
+                inputs, targets = moved(batch, device)
+                outputs = model(**inputs) if isinstance(inputs, dict) else model(inputs)
+                outputs = getattr(outputs, "logits", outputs)
+                loop.criterion(outputs, targets).backward()
+                loop.steps.step(None)
+                sums.add(loop.gradients.take())
+        finally:
+            loop.steps.end()
+        weights.check_frozen()
+        units = grid.noised(
+            weights.flat(sums.take()), rotation=rotation, random=self._random
+        )
+        return private_update(units.astype(np.float64), reservation)
+
+    def clipped_update(self, model: nn.Module) -> PrivateUpdate:
+        """What the trained ``model`` differs from the global one, clipped, with noise.
+
+        For plans of mode "distributed" and unit "client": ``model`` is trained in any
+        way, without privacy, on this client's records.  The vector holds whole numbers
+        on the plan's grid.  An update that is not finite counts as zero: leaving a
+        round because of what the records gave would show.
+
+        Raises UsageError, uncharged, where names or shapes are not the global model's,
+        and what the ledger raises (BudgetExceeded).
+        """
+        self._check_method("clipped_update")
+        delta = difference(model, self.model)
+        norm, clip_norm = float(np.linalg.norm(delta)), self.plan.privacy.clip_norm
+        if not math.isfinite(norm):
+            warnings.warn(
+                "the update is not finite and counts as zero: the training diverged",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            delta = np.zeros_like(delta)
+        elif norm > clip_norm:
+            delta *= clip_norm / norm
+        grid, rotation = self._grid(), self.plan.rotation(self.round)
+
+        reservation = self._charge()
+        units = grid.noised(delta, rotation=rotation, random=self._random)
+        return private_update(units.astype(np.float64), reservation)
+
+    def _check_method(self, name: str) -> None:
+        """Raises UsageError unless the plan takes updates of this method, once."""
+        privacy = self.plan.privacy
+        right = "make_private"
+        if self.plan.distributed:
+            right = "gradient_sum" if privacy.unit == "record" else "clipped_update"
+        if name != right:
+            raise UsageError(
+                f"{name} does not fit the plan: its mode is {privacy.mode!r} and its "
+                f"unit {privacy.unit!r}",
+                hint=f"use r.{right}(...)",
+            )
+        if self._spent:
+            raise UsageError(
+                f"{name} was called a second time in this round",
+                hint="a round is one training and one charge; what it repeats stands "
+                "in the plan",
+            )
+
+    def _grid(self) -> Grid:
+        grid = self.plan.grid
+        if grid.values != self.model.size:
+            raise UsageError(
+                f"the model has {self.model.size} values, the plan says {grid.values}",
+                hint="a run starts from the model that its plan was completed with",
+            )
+        grid.check_source(self._random)
+        return grid
+
+    def _charge(self) -> Reservation:
+        """The entry is on disk before anything random is drawn."""
+        self._spent = True
+        return self._reserve()
+
+
+class _Loop(NamedTuple):
+    """The parts of one round's loop."""
+
+    steps: Steps
+    loader: PoissonLoader
+    criterion: PrivateCriterion
+    gradients: RecordGradients
+
+
+class _Ready:
+    """A model, its records and a loss that have passed all checks, and no more."""
+
+    def __init__(
+        self,
+        r: ClientRound,
+        model: nn.Module,
+        loader: DataLoader[Any],
+        criterion: nn.Module,
+        physical_batch: int | None,
+        *,
+        ghost: bool,
+    ) -> None:
+        """Raises UsageError."""
+        self.weights = Weights(model, r.model)
+        check_modes(model)
+        check_criterion(criterion)
+        check_physical_batch(physical_batch)
+        self.batches = Batches(loader)
+        self._model = model
+        self._criterion = criterion
+        self._physical_batch = physical_batch
+        self._rate = r.plan.privacy.sampling_rate
+        training = r.plan.training
+        head = training is not None and training.way == "head"
+        self._watch = _head(model, ghost) if head else _layers(model, ghost)
+
+    def begin(self, draws: ArrayDraws, *, steps: int, sums_in: torch.dtype) -> _Loop:
+        """``sums_in``: the least precision that sums over records are taken in."""
+        order = Steps(steps, trained=self.weights.trained)
+        order.at_end(accept_empty(self._model))
+        watch_forward(self._model, order)
+        return _Loop(
+            order,
+            PoissonLoader(
+                self.batches,
+                rate=self._rate,
+                draws=draws,
+                steps=order,
+                physical_batch=self._physical_batch,
+            ),
+            PrivateCriterion(
+                self._criterion, order, training=lambda: self._model.training
+            ),
+            self._watch(order, sums_in),
+        )
+
+
+_Watch = Callable[[Steps, torch.dtype], RecordGradients]
+
+
+def _head(model: nn.Module, ghost: bool) -> _Watch:
+    if ghost:
+        raise UsageError(
+            'ghost clipping is for way = "opacus"',
+            hint="a head keeps no gradients of records anyway: leave it out",
+        )
+    layer = linear_of(model)
+    return lambda steps, dtype: HeadGradients(model, layer, steps, dtype=dtype)
+
+
+def _layers(model: nn.Module, ghost: bool) -> _Watch:
+    from . import opacus_core  # takes seconds to import
+
+    opacus_core.check_supported(model, ghost=ghost)
+    if ghost:
+        return lambda steps, _: opacus_core.GhostGradients(model, steps)
+    return lambda steps, dtype: opacus_core.HookGradients(model, steps, dtype=dtype)
 
 
 @final
@@ -199,7 +394,7 @@ class PrivateTraining(Generic[M]):
         optimizer: Optimizer,
         loader: PoissonLoader,
         criterion: PrivateCriterion,
-        weights: _Weights,
+        weights: Weights,
         steps: Steps,
         reservation: Reservation,
     ) -> None:
@@ -211,6 +406,11 @@ class PrivateTraining(Generic[M]):
         self._steps = steps
         self._reservation = reservation
         self._spent = False
+
+    @property
+    def steps_taken(self) -> int:
+        """How many noisy steps have moved the weights: what a schedule may follow."""
+        return self._steps.done
 
     def update(self) -> PrivateUpdate:
         """The trained minus the global weights, as one vector of ``model.size``.
@@ -234,202 +434,3 @@ class PrivateTraining(Generic[M]):
                 hint="lower the learning rate; the round stays charged",
             )
         return private_update(delta, self._reservation)
-
-
-def fill(model: M, start: GlobalModel) -> M:
-    """Copy ``start`` into ``model`` by name and return ``model``.
-
-    Raises UsageError where names or shapes do not fit; then nothing was copied.
-    """
-    tensors = _by_name(model, start)
-    with torch.no_grad():
-        for name, array in start.arrays.items():
-            # A copy: the arrays are read-only, which torch cannot express.
-            tensors[name].copy_(torch.from_numpy(np.array(array)))
-    return model
-
-
-class _Weights:
-    """What a round may change in a module, and what it must leave alone."""
-
-    def __init__(self, model: nn.Module, start: GlobalModel) -> None:
-        """Raises UsageError where ``model`` is not the global model to begin with."""
-        self._start = start
-        self._tensors = _by_name(model, start)
-        for name, array in start.arrays.items():
-            tensor = self._tensors[name].detach().to("cpu", torch.float32)
-            if not same_bits(tensor.contiguous(), torch.from_numpy(np.array(array))):
-                raise UsageError(
-                    f"{name!r} of the model differs from the global model",
-                    hint="call r.load(model) right before make_private",
-                )
-        self.trained = [p for p in model.parameters() if p.requires_grad]
-        if not self.trained:
-            raise UsageError(
-                "the model trains no parameter", hint="set requires_grad on the head"
-            )
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad and parameter.dtype not in (
-                torch.float32,
-                torch.float64,
-            ):
-                raise UsageError(
-                    f"the trained parameter {name!r} is {parameter.dtype}",
-                    hint="clip norms hold in float32: call .float() on trained layers",
-                )
-        trained = {id(p) for p in self.trained}
-        self._frozen = [
-            (name, tensor)
-            for name, tensor in _named_tensors(model)
-            if id(tensor) not in trained
-        ]
-        self._frozen_digest = self._digest()
-
-    def check_frozen(self) -> None:
-        """Raises UsageError where a frozen parameter or a buffer has changed."""
-        if self._digest() != self._frozen_digest:
-            raise UsageError(
-                "a frozen parameter or a buffer of the model changed in the round",
-                hint="no exact statistic of records may stay in the model: put such "
-                "layers into eval mode before make_private",
-            )
-
-    def delta(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        """Now minus the global model, flat, in the order of the names."""
-        parts = [
-            self._tensors[name].detach().to("cpu", torch.float64).numpy().ravel()
-            for name in self._start.arrays
-        ]
-        return np.concatenate(parts) - self._start.flatten().astype(np.float64)
-
-    def _digest(self) -> bytes:
-        state = hashlib.sha256(b"secure-fl/training/1 frozen state")
-        for name, tensor in self._frozen:
-            state.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-            flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-            state.update(flat.cpu().numpy().data)
-        return state.digest()
-
-
-def _named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Parameters and buffers, tied ones under each of their names."""
-    yield from model.named_parameters(remove_duplicate=False)
-    yield from model.named_buffers(remove_duplicate=False)
-
-
-def _by_name(model: nn.Module, start: GlobalModel) -> dict[str, torch.Tensor]:
-    """The module's tensors that the global model holds.  Raises UsageError."""
-    tensors = dict(_named_tensors(model))
-    lacking = sorted(set(start.arrays) - set(tensors))
-    if lacking:
-        raise UsageError(
-            f"the module has no {', '.join(lacking)}",
-            hint="its names are those of model.named_parameters(); the global model's "
-            "come from the plan's [model]",
-        )
-    found: dict[str, torch.Tensor] = {}
-    seen: dict[int, str] = {}
-    for name, array in start.arrays.items():
-        tensor = tensors[name]
-        if tuple(tensor.shape) != array.shape:
-            raise UsageError(
-                f"{name!r} is {tuple(tensor.shape)} in the module, "
-                f"{array.shape} in the global model",
-                hint="build the module with the plan's sizes",
-            )
-        if id(tensor) in seen:
-            raise UsageError(
-                f"{name!r} and {seen[id(tensor)]!r} are one tensor in the module",
-                hint="keep a tied parameter once in the global model",
-            )
-        seen[id(tensor)] = name
-        found[name] = tensor
-    lost = [
-        name
-        for name, p in model.named_parameters()
-        if p.requires_grad and id(p) not in seen
-    ]
-    if lost:
-        raise UsageError(
-            f"the module trains what the global model does not hold: {', '.join(lost)}",
-            hint="freeze it with requires_grad_(False), or add it to the global model",
-        )
-    return found
-
-
-def _check_modes(model: nn.Module) -> None:
-    """Raises UsageError where a module's mode would leak records or stop gradients."""
-    for name, module in model.named_modules():
-        trains = any(p.requires_grad for p in module.parameters(recurse=False))
-        if not module.training and (module is model or trains):
-            raise UsageError(
-                f"{name or 'the model'} is trained but in eval mode",
-                hint="call model.train(), then .eval() on the frozen parts only",
-            )
-        if not isinstance(module, _NormBase):
-            continue
-        tracks = module.running_mean is not None
-        batch_norm = not isinstance(
-            module, (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
-        )
-        if (module.training and (tracks or batch_norm)) or (batch_norm and not tracks):
-            raise UsageError(
-                f"{name or 'the model'} ({type(module).__name__}) would mix the "
-                "records of a batch, or keep their statistics",
-                hint="call .eval() on a frozen BatchNorm (it needs running "
-                "statistics), and use GroupNorm where layers are trained",
-            )
-
-
-def _check_optimizer(optimizer: Optimizer, trained: list[nn.Parameter]) -> None:
-    if not isinstance(optimizer, Optimizer):
-        raise UsageError(
-            f"the optimizer is a {type(optimizer).__name__}",
-            hint="use an optimizer of torch.optim",
-        )
-    held = {
-        id(p) for group in optimizer.param_groups for p in group["params"]
-        if p.requires_grad
-    }  # fmt: skip
-    if held != {id(p) for p in trained}:
-        raise UsageError(
-            "the optimizer does not hold exactly the trained parameters",
-            hint="make it from the model that is passed: "
-            "SGD((p for p in model.parameters() if p.requires_grad), lr=...)",
-        )
-    if optimizer.state:
-        raise UsageError(
-            "the optimizer has already taken steps",
-            hint="its state may hold exact gradients: make a new one for each round",
-        )
-    if isinstance(optimizer, torch.optim.LBFGS):
-        raise UsageError(
-            "LBFGS evaluates the loss several times per step",
-            hint="use SGD, Adam or another optimizer that needs no closure",
-        )
-
-
-def _watch_forward(model: nn.Module, steps: Steps) -> None:
-    """Count training forwards, and keep asleep what was in eval mode."""
-    asleep = [m for m in model.modules() if not m.training]
-
-    def before(
-        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        if not module.training:
-            return
-        for sleeper in asleep:  # a loop's model.train() has woken a frozen BatchNorm
-            sleeper.training = False
-        if not torch.is_grad_enabled():
-            return
-        for value in (*args, *kwargs.values()):
-            if isinstance(value, torch.Tensor) and value.dim():
-                steps.forward(len(value))
-                return
-        steps.refuse(
-            "private.model was called without a tensor",
-            hint="pass the batch's tensors to the model's forward",
-        )
-
-    handle = model.register_forward_pre_hook(before, with_kwargs=True)
-    steps.at_end(handle.remove)

@@ -1,35 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """Any model Opacus can take: its per-sample gradients, our clipping and our noise.
 
-Of Opacus this uses the hooks that compute per-sample gradients, the module validator
-and the optimizer's interface.  Not its PrivacyEngine, sampler, accountant or noise:
+Of Opacus this uses the hooks and the formulas that compute per-sample gradients, and
+the module validator.  Not its PrivacyEngine, sampler, optimizer, accountant or noise:
 those read the data's own length, draw from torch's global generator and forget the
 rounds before.
+
+Two ways to the same sums: *hooks* keep the gradient of every record of the physical
+batch until its norm is known; *ghost* keeps each layer's inputs and errors instead, and
+works one layer at a time.  Opacus' own ghost clipping takes the sum from a second
+backward pass, whose rounding (in half precision above all) the norms know nothing of;
+here both come from the same numbers, in float64, after one pass.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, final
 
 import torch
+from opacus.grad_sample.functorch import ft_compute_per_sample_gradient
 from opacus.grad_sample.grad_sample_module import GradSampleHooks
-from opacus.optimizers import DPOptimizer
+from opacus.layers.dp_rnn import DPRNNBase
 from opacus.validators import ModuleValidator
 from torch import nn
-from torch.optim import Optimizer
 
 from ..errors import UsageError
-from .steps import GaussianStep, Steps
+from .clipping import EmbeddingPart, LinearPart, Part, SampledPart, StoredPart
+from .steps import Steps
 
-__all__ = ["OpacusOptimizer", "attach_hooks", "check_supported"]
-
-# A float32 sum of squares drifts by 7e-4 over 2e7 values, by 1e-6 over this many.
-_NORM_BLOCK = 16_384
+__all__ = ["GhostGradients", "HookGradients", "check_supported"]
 
 
-def check_supported(model: nn.Module) -> None:
+def check_supported(model: nn.Module, *, ghost: bool) -> None:
     """Raises UsageError where Opacus cannot take ``model``, with its reasons."""
     errors = [str(e) for e in ModuleValidator.validate(model, strict=False)]
     if hasattr(model, "autograd_grad_sample_hooks"):
@@ -47,31 +51,146 @@ def check_supported(model: nn.Module) -> None:
             hint="replace those layers (GroupNorm for BatchNorm), freeze them, "
             "or make a new model for each round",
         )
+    if ghost:
+        _check_ghost(model)
 
 
-def attach_hooks(model: nn.Module, steps: Steps) -> None:
-    """Per-sample gradients in ``parameter.grad_sample`` until the round is over.
+def _check_ghost(model: nn.Module) -> None:
+    """A parameter must enter once: norms of two uses do not add up."""
+    users: dict[int, str] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, DPRNNBase) and any(
+            p.requires_grad for p in module.parameters()
+        ):
+            raise UsageError(
+                f"{name or 'the model'} uses its weights once per time step",
+                hint="recurrent layers take no ghost clipping: leave it out",
+            )
+        for own, p in module.named_parameters(recurse=False):
+            if p.requires_grad and id(p) in users:
+                raise UsageError(
+                    f"'{name}.{own}' and {users[id(p)]!r} are one parameter",
+                    hint="tied parameters take no ghost clipping: leave it out",
+                )
+            users[id(p)] = f"{name}.{own}"
+
+
+class _Watched:
+    """Hooks on a model until the round is over.
 
     The plain gradient, which sums unclipped records, is dropped as soon as it exists:
     no other optimizer can step on it.
     """
-    hooks = GradSampleHooks(model, loss_reduction="sum")
 
-    def detach() -> None:
-        hooks.cleanup()
-        _clean(model)
+    def __init__(self, model: nn.Module, steps: Steps, hooks: GradSampleHooks) -> None:
+        self._steps = steps
 
-    steps.at_end(detach)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            handle = parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
-                _drop_gradient
-            )
+        def detach() -> None:
+            hooks.cleanup()
+            _clean(model)
+
+        steps.at_end(detach)
+        self._trained: list[Any] = [p for p in model.parameters() if p.requires_grad]
+        for parameter in self._trained:
+            handle = parameter.register_post_accumulate_grad_hook(_drop_gradient)
             steps.at_end(handle.remove)
-    # The first layer's input needs no gradient, which is just what is meant here.
-    warnings.filterwarnings(
-        "ignore", message="Full backward hook is firing", category=UserWarning
+        # The first layer's input needs no gradient, which is just what is meant here.
+        warnings.filterwarnings(
+            "ignore", message="Full backward hook is firing", category=UserWarning
+        )
+
+    def _check_rows(self, rows: int | None) -> None:
+        if rows != self._steps.rows:
+            self._steps.refuse(
+                "a layer saw another number of rows than the batch has records",
+                hint="keep one row per record, in the first dimension, in all layers",
+            )
+
+
+@final
+class HookGradients(_Watched):
+    """Per-sample gradients, in ``grad_sample``, where Opacus' hooks leave them."""
+
+    def __init__(self, model: nn.Module, steps: Steps, *, dtype: torch.dtype) -> None:
+        """``dtype`` is the least that sums over records are taken in."""
+        super().__init__(model, steps, GradSampleHooks(model, loss_reduction="sum"))
+        self._dtype = dtype
+
+    def take(self) -> list[StoredPart]:
+        parts = []
+        for p in self._trained:
+            sample, p.grad_sample = p.grad_sample, None
+            if sample is not None:
+                single = isinstance(sample, torch.Tensor)  # else of several passes
+                self._check_rows(len(sample) if single else None)
+                parts.append(StoredPart(p, sample, dtype=self._dtype))
+        return parts
+
+
+@final
+class GhostGradients(_Watched):
+    """Each layer's inputs and errors; no gradient of a record is kept."""
+
+    def __init__(self, model: nn.Module, steps: Steps) -> None:
+        self._hooks = _GhostHooks(model, loss_reduction="sum")
+        super().__init__(model, steps, self._hooks)
+
+    def take(self) -> list[Part]:
+        calls, self._hooks.calls = self._hooks.calls, []
+        seen: set[int] = set()
+        parts = []
+        for layer, inputs, errors in calls:
+            if id(layer) in seen:
+                self._steps.refuse(
+                    f"a {type(layer).__name__} was used twice in one forward pass",
+                    hint="such layers take no ghost clipping: leave it out",
+                )
+            seen.add(id(layer))
+            self._check_rows(len(inputs[0]))
+            self._check_rows(len(errors))
+            parts.append(_part(layer, inputs, errors))
+        return parts
+
+
+def _part(
+    layer: nn.Module, inputs: Sequence[torch.Tensor], errors: torch.Tensor
+) -> Part:
+    if type(layer) is nn.Linear:
+        return LinearPart(layer, inputs[0], errors, dtype=torch.float64)
+    if type(layer) is nn.Embedding:
+        return EmbeddingPart(layer, inputs[0], errors)
+    sampler = GradSampleHooks.GRAD_SAMPLERS.get(
+        type(layer), ft_compute_per_sample_gradient
     )
+    return SampledPart(layer, inputs, errors, sampler=sampler)
+
+
+class _GhostHooks(GradSampleHooks):  # type: ignore[misc]  # Opacus has no types
+    """Opacus' hooks up to the point where they would make per-sample gradients."""
+
+    def __init__(self, model: nn.Module, *, loss_reduction: str) -> None:
+        self.calls: list[tuple[nn.Module, Sequence[torch.Tensor], torch.Tensor]] = []
+        super().__init__(model, loss_reduction=loss_reduction)
+
+    def capture_backprops_hook(
+        self,
+        module: Any,
+        _forward_input: Any,
+        forward_output: Any,
+        loss_reduction: str,
+        batch_first: bool,
+    ) -> None:
+        if not self.hooks_enabled:
+            return
+        inputs, errors = self.rearrange_grad_samples(
+            module=module,
+            backprops=forward_output[0].detach(),
+            loss_reduction=loss_reduction,
+            batch_first=batch_first,
+        )
+        self.calls.append((module, inputs, errors))
+        if not module.activations:
+            del module.max_batch_len
 
 
 def _drop_gradient(parameter: torch.Tensor) -> None:
@@ -87,104 +206,3 @@ def _clean(model: nn.Module) -> None:
     for parameter in model.parameters():
         if hasattr(parameter, "summed_grad"):
             del parameter.summed_grad
-
-
-def _norms(sample: torch.Tensor) -> torch.Tensor:
-    """L2 norm of every row of a (records, values) matrix, float64."""
-    blocks = [
-        torch.linalg.vector_norm(block, dim=1).double()
-        for block in torch.split(sample, _NORM_BLOCK, dim=1)
-    ]
-    norms: torch.Tensor = torch.linalg.vector_norm(torch.stack(blocks, dim=1), dim=1)
-    return norms
-
-
-@final
-class OpacusOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus has no types
-    """Opacus' optimizer with the clipping, noise and divisor of this package."""
-
-    def __init__(
-        self, optimizer: Optimizer, *, mechanism: GaussianStep, steps: Steps
-    ) -> None:
-        super().__init__(
-            optimizer,
-            noise_multiplier=mechanism.noise_multiplier,
-            max_grad_norm=mechanism.clip_norm,
-            expected_batch_size=None,
-            loss_reduction="sum",
-        )
-        self._mechanism = mechanism
-        self._steps = steps
-
-    def clip_and_accumulate(self) -> None:
-        """Each record's gradient clipped to the clip norm, summed.
-
-        A record whose gradient is not finite counts as zero; a parameter that the
-        forward pass did not use has gradient zero.
-        """
-        used: list[tuple[Any, torch.Tensor]] = []  # Opacus adds attributes
-        for p in self.params:
-            p.summed_grad = torch.zeros_like(p)
-            if p.grad_sample is not None:
-                used.append((p, self._by_record(p)))
-        if not used:
-            return
-        by_layer = torch.stack([_norms(sample).cpu() for _, sample in used], dim=1)
-        norms = torch.linalg.vector_norm(by_layer, dim=1)
-        finite = norms.isfinite()
-        factors = self._mechanism.factors(norms[finite])
-        for p, sample in used:
-            if not finite.all():
-                # 0 * inf is not 0: a row that counts as zero has to go altogether.
-                sample = sample[finite.to(sample.device)]
-            p.summed_grad = (factors.to(sample) @ sample).view_as(p)
-
-    def _by_record(self, p: Any) -> torch.Tensor:
-        """The per-sample gradients of ``p`` as (records, values), in p's dtype."""
-        sample = p.grad_sample
-        rows = self._steps.rows
-        if not isinstance(sample, torch.Tensor) or len(sample) != rows:
-            self._steps.refuse(
-                "a layer saw another number of rows than the batch has records",
-                hint="keep one row per record, in the first dimension, in all layers",
-            )
-        return sample.reshape(rows, p.numel()).to(p.dtype)
-
-    def add_noise(self) -> None:
-        """The noisy sums become the parameters' gradients."""
-        for p in self.params:
-            p.grad = self._mechanism.noisy(p.summed_grad)
-
-    def scale_grad(self) -> None:
-        """Divided by the plan's normaliser, whatever the criterion's reduction."""
-        for p in self.params:
-            p.grad /= self._mechanism.normaliser
-
-    def step(self, closure: Callable[[], float] | None = None) -> None:
-        """One noisy step over the batch the loader drew last."""
-        self._steps.step(closure)
-        self.clip_and_accumulate()
-        self.add_noise()
-        self.scale_grad()
-        for p in self.params:  # a step uses nothing of the step before
-            p.grad_sample = p.summed_grad = None
-        self.original_optimizer.step()
-        self._steps.step_done()
-
-    def signal_skip_step(self, do_skip: bool = True) -> None:
-        self._steps.refuse(
-            "Opacus' BatchMemoryManager does not work here",
-            hint="lower the plan's sampling_rate where a batch does not fit in memory",
-        )
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        self._steps.refuse(
-            "a parameter was added to the optimizer within a round",
-            hint="hand all trained parameters to the optimizer before make_private",
-        )
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._steps.refuse(
-            "an optimizer state was loaded within a round",
-            hint="start each round with a new optimizer",
-        )

@@ -26,7 +26,7 @@ from ..errors import UsageError
 from ..randomness import ArrayDraws
 from .steps import Steps
 
-__all__ = ["Batches", "PoissonLoader"]
+__all__ = ["Batches", "PoissonLoader", "moved"]
 
 
 @final
@@ -66,9 +66,19 @@ class Batches:
             self._tensors = dataset.tensors
         self._empty = _without_rows(self._of(np.zeros(1, np.int64)))
 
+    def check_pairs(self) -> None:
+        """Raises UsageError unless a batch is (inputs, targets)."""
+        if not isinstance(self._empty, (tuple, list)) or len(self._empty) != 2:
+            raise UsageError(
+                "a batch of the loader is not a pair (inputs, targets)",
+                hint="give the loader a collate_fn that returns one; inputs are one "
+                "tensor, or a dictionary of the model's keyword arguments",
+            )
+
     def of(self, indices: NDArray[np.int64]) -> Any:
         """The collated batch of these records; of none, the same with no rows."""
-        return self._of(indices) if len(indices) else self._empty
+        # A new one each time: a loop may take its batch apart.
+        return self._of(indices) if len(indices) else _without_rows(self._empty)
 
     def _of(self, indices: NDArray[np.int64]) -> Any:
         if self._tensors is not None:
@@ -92,26 +102,44 @@ def _without_rows(batch: Any) -> Any:
     return batch
 
 
+def moved(batch: Any, device: torch.device) -> Any:
+    """``batch`` with every tensor on ``device``."""
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device)
+    if isinstance(batch, Mapping):
+        return {k: moved(v, device) for k, v in batch.items()}
+    if isinstance(batch, (list, tuple)):
+        return [moved(v, device) for v in batch]
+    return batch
+
+
 @final
 class PoissonLoader:
     """``steps.count`` Poisson batches, once.  Takes the place of the user's loader.
 
-    The model must accept a batch of no records (``flatten(1)``, not
-    ``view(len(x), -1)``).
+    physical_batch
+        most records that are handed out at once; a batch of more comes in several
     """
 
     def __init__(
-        self, batches: Batches, *, rate: float, draws: ArrayDraws, steps: Steps
+        self,
+        batches: Batches,
+        *,
+        rate: float,
+        draws: ArrayDraws,
+        steps: Steps,
+        physical_batch: int | None,
     ) -> None:
         self.dataset = batches.dataset
         self._batches = batches
+        self._physical_batch = physical_batch
         self._rate = rate
         self._draws = draws
         self._steps = steps
         self._started = False
 
     def __len__(self) -> int:
-        """The number of batches: the plan's ``local_steps``."""
+        """The number of batches, whole ones: the plan's ``local_steps``."""
         return self._steps.count
 
     def __iter__(self) -> Iterator[Any]:
@@ -127,5 +155,9 @@ class PoissonLoader:
     def _draw(self) -> Iterator[Any]:
         for _ in range(self._steps.count):
             indices = self._draws.poisson_sample(self._rate, self._batches.size)
-            self._steps.batch(len(indices))
-            yield self._batches.of(indices)
+            end = max(1, len(indices))  # no records are one empty batch
+            size = self._physical_batch or end
+            for start in range(0, end, size):
+                part = indices[start : start + size]
+                self._steps.batch(len(part), last=start + size >= end)
+                yield self._batches.of(part)

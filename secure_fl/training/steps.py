@@ -5,6 +5,10 @@ A round is ``count`` times: batch, forward, loss, backward, step.  The bound on 
 one record can move rests on each of them happening once per step, over the batch the
 loader drew and nothing else.  :class:`Steps` therefore accepts this one order, and the
 first thing out of order ends the round: no update comes of it.
+
+A batch that does not fit into memory comes in several physical batches, each of which
+goes through the same five; only the last one's step moves the weights.  Half a batch
+cannot be left behind for the next: the loader goes on where it was, or the round ends.
 """
 
 from __future__ import annotations
@@ -12,16 +16,17 @@ from __future__ import annotations
 import copy
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn, final
 
 import torch
 from torch import nn
 
 from ..errors import UsageError
-from ..randomness import ArrayDraws
 
-__all__ = ["GaussianStep", "PrivateCriterion", "Steps", "same_bits"]
+__all__ = ["PrivateCriterion", "Steps", "same_bits"]
+
+# Whole numbers of a tensor's own width: four times as fast as bytes.
+_BITS = {4: torch.int32, 8: torch.int64}
 
 _ONE_ORDER = (
     "each step is: next batch, one forward of private.model, one private.criterion, "
@@ -31,7 +36,8 @@ _ONE_ORDER = (
 
 def same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
     """Whether two tensors of one dtype hold the same bytes; NaN equals itself."""
-    flat = (t.detach().reshape(-1).view(torch.uint8) for t in (left, right))
+    bits = _BITS.get(left.element_size(), torch.uint8)
+    flat = (t.detach().reshape(-1).view(bits) for t in (left, right))
     return torch.equal(*flat)
 
 
@@ -60,6 +66,7 @@ class Steps:
         self.count = count
         self.done = 0
         self.rows = 0
+        self._last = True
         self._phase = _Phase.READY
         self._refusal: UsageError | None = None
         self._trained = trained
@@ -74,13 +81,14 @@ class Steps:
         """End the round with a UsageError.  Later calls repeat the first reason."""
         if self._refusal is None:
             self._refusal = UsageError(message, hint=hint)
-        self._end()
+        self.end()
         raise self._refusal
 
-    def batch(self, rows: int) -> None:
-        """The loader is about to hand out a batch of ``rows`` records."""
+    def batch(self, rows: int, *, last: bool) -> None:
+        """The loader is about to hand out ``rows`` records, the batch's last or not."""
         self._move(_Phase.READY, _Phase.BATCH, "the next batch was drawn")
         self.rows = rows
+        self._last = last
 
     def forward(self, rows: int) -> None:
         self._move(_Phase.BATCH, _Phase.FORWARD, "private.model was called")
@@ -93,12 +101,13 @@ class Steps:
     def backward(self) -> None:
         self._move(_Phase.LOSS, _Phase.BACKWARD, "backward was called")
 
-    def step(self, closure: object) -> None:
-        """``optimizer.step`` begins."""
+    def step(self, closure: object) -> bool:
+        """``optimizer.step`` begins.  Returns whether the batch is complete."""
         if closure is not None:
             self.refuse("private.optimizer.step takes no closure")
         self._move(_Phase.BACKWARD, _Phase.READY, "private.optimizer.step was called")
         self._check_trained()
+        return self._last
 
     def step_done(self) -> None:
         """The optimizer has moved the weights: remember where to."""
@@ -110,15 +119,17 @@ class Steps:
         """The trainer asks for its update.  Raises UsageError unless all is done."""
         if self._refusal is not None:
             raise self._refusal
-        if self._phase is not _Phase.READY or self.done != self.count:
+        whole = self._phase is _Phase.READY and self._last
+        if not whole or self.done != self.count:
             self.refuse(
                 f"{self.done} of the plan's {self.count} local steps were taken",
                 hint="run the loop over the whole of private.loader, once",
             )
         self._check_trained()
-        self._end()
+        self.end()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """The round is over, whether it succeeded or not.  May be called again."""
         self._phase = _Phase.OVER
         while self._at_end:
             self._at_end.pop()()
@@ -146,42 +157,6 @@ class Steps:
                     hint="such a change may carry exact values of records: pass "
                     "private.optimizer to your loop, and keep no other optimizer",
                 )
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class GaussianStep:
-    """One step's mechanism: clip each record, sum, add noise, divide.
-
-    Every number is a constant of the plan.
-
-    clip_norm
-        largest L2 norm of one record's gradient over all trained parameters
-    noise_multiplier
-        standard deviation of the noise, in units of ``clip_norm``
-    normaliser
-        what the noisy sum is divided by; never the batch's own size
-    draws
-        the stream the noise comes from
-    """
-
-    clip_norm: float
-    noise_multiplier: float
-    normaliser: float
-    draws: ArrayDraws
-
-    def factors(self, norms: torch.Tensor) -> torch.Tensor:
-        """What each record's gradient is multiplied by: min(1, C / norm)."""
-        return (self.clip_norm / norms).clamp(max=1.0)
-
-    def noisy(self, clipped: torch.Tensor) -> torch.Tensor:
-        """``clipped`` plus N(0, (noise_multiplier * clip_norm)^2) per coordinate.
-
-        Drawn in float64 and rounded to the dtype of ``clipped`` before the addition.
-        """
-        std = self.noise_multiplier * self.clip_norm
-        noise = torch.from_numpy(self.draws.normal(std, clipped.numel()))
-        return clipped + noise.view(clipped.shape).to(clipped)
 
 
 class _SumGradient(torch.autograd.Function):

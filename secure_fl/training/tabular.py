@@ -188,8 +188,8 @@ def _check_entries(data: Data) -> None:
             column.values
         ):
             raise PlanError("lists a value twice", key=f"data.columns.{name}.values")
-    if len(_codes(data.classes)) < len(data.classes):
-        raise PlanError("lists a class twice", key="data.classes")
+    if len(_class_codes(data)) < sum(map(len, _groups(data))):
+        raise PlanError("lists a value twice", key="data.classes")
     if data.label in data.columns or data.label in data.drop:
         raise PlanError(
             f"column {data.label!r} is the label and cannot be a feature or dropped",
@@ -240,6 +240,19 @@ def _codes(values: Sequence[str | int | float]) -> dict[str | float, int]:
     return {v if isinstance(v, str) else float(v): i for i, v in enumerate(values)}
 
 
+def _groups(data: Data) -> list[Sequence[str | int | float]]:
+    """The values of each class; a class that is no list has one."""
+    return [c if isinstance(c, list) else [c] for c in data.classes]
+
+
+def _class_codes(data: Data) -> dict[str | float, int]:
+    """The class by value."""
+    codes: dict[str | float, int] = {}
+    for i, group in enumerate(_groups(data)):
+        codes |= dict.fromkeys(_codes(group), i)
+    return codes
+
+
 def _code(cell: str, codes: Mapping[str | float, int]) -> int:
     """The position of a cell among the listed values, or -1."""
     at = codes.get(cell)
@@ -253,10 +266,10 @@ def _code(cell: str, codes: Mapping[str | float, int]) -> int:
 
 def _features(data: Data, table: _Table) -> NDArray[np.float32]:
     out = np.empty((len(table.lines), feature_count(data)), np.float32)
-    missing = frozenset(data.missing_values)
     at = 0
     for name, column in data.columns.items():
         cells = table.columns[name]
+        missing = {*data.missing_values, *column.missing_values}
         absent = np.zeros(len(cells), np.bool_)
         if not missing.isdisjoint(cells):
             absent[:] = [cell in missing for cell in cells]
@@ -327,21 +340,20 @@ def _one_hot(
     absent: NDArray[np.bool_],
 ) -> NDArray[np.float32]:
     """One feature per listed value, in the plan's order; missing is all zeros."""
-    codes = _encode(table, name, values, absent)
-    out = np.zeros((len(codes), len(values)), np.float32)
+    at = _encode(table, name, _codes(values), absent)
+    out = np.zeros((len(at), len(values)), np.float32)
     present = np.flatnonzero(~absent)
-    out[present, codes[present]] = 1.0
+    out[present, at[present]] = 1.0
     return out
 
 
 def _encode(
     table: _Table,
     name: str,
-    values: Sequence[str | int | float],
+    codes: Mapping[str | float, int],
     absent: NDArray[np.bool_],
 ) -> NDArray[np.int64]:
     cells = table.columns[name]
-    codes = _codes(values)
     known = {cell: _code(cell, codes) for cell in set(cells)}
     out = np.array([known[cell] for cell in cells], np.int64)
     strange = (out < 0) & ~absent
@@ -357,7 +369,7 @@ def _encode(
 
 def _labels(data: Data, table: _Table) -> NDArray[np.int64]:
     present = np.zeros(len(table.lines), np.bool_)  # a label is never missing
-    return _encode(table, data.label, data.classes, present)
+    return _encode(table, data.label, _class_codes(data), present)
 
 
 # -- who gets which row ----------------------------------------------------------------

@@ -40,7 +40,7 @@ def test_a_run_says_what_its_comparisons_cost() -> None:
     told = " ".join(answer.out.split())
     found = re.search(r"would cost its records up to epsilon (\S+) more\.", told)
     assert found is not None
-    assert told.count(found[1]) == 4  # together, alone, and in both sentences
+    assert told.count(found[1]) == 5  # together, alone, pooled, both sentences
     assert max(map(len, answer.out.splitlines())) <= 80
 
 

@@ -84,8 +84,9 @@ def test_pld_is_below_rdp_and_amplification_helps(
 ) -> None:
     event = steps(rate, noise, count)
     found = epsilon([event], delta=delta)
-    assert 0 <= found.pld <= found.rdp * 1.001 + 1e-4
-    assert found.pld <= epsilon([without_amplification(event)], delta=delta).pld + 1e-4
+    assert 0 <= found.value <= found.rdp * 1.001 + 1e-4
+    plain = epsilon([without_amplification(event)], delta=delta)
+    assert found.value <= plain.value + 1e-4
 
 
 def test_more_steps_more_sampling_less_noise_cost_more() -> None:
@@ -146,13 +147,13 @@ def test_a_pld_that_differs_from_the_closed_form_is_refused(
     monkeypatch: pytest.MonkeyPatch, off: float
 ) -> None:
     noise = 3.21 + off  # other parameters each time: answers are kept
-    found = epsilon([Gaussian(noise)], delta=1e-6).pld
+    found = epsilon([Gaussian(noise)], delta=1e-6).value
     original = gaussian.epsilon_of
     monkeypatch.setattr(gaussian, "epsilon_of", lambda mu, d: original(mu, d) + off)
     with pytest.raises(VerificationError, match="closed form"):
         epsilon([Gaussian(noise)], delta=1.000001e-6)
     monkeypatch.undo()
-    assert epsilon([Gaussian(noise)], delta=1.000001e-6).pld == pytest.approx(
+    assert epsilon([Gaussian(noise)], delta=1.000001e-6).value == pytest.approx(
         found, abs=1e-5
     )
 

@@ -7,8 +7,10 @@ import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -43,6 +45,10 @@ class Watched:
     def arrays(self, purpose: str) -> ArrayDraws:
         self._look(purpose)
         return self._source.arrays(purpose)
+
+    def discrete_gaussian(self, deviation: float, size: int) -> NDArray[np.int64]:
+        self._look("discrete gaussian")
+        return self._source.discrete_gaussian(deviation, size)
 
 
 class Client:

@@ -1,66 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bounds for noise on the integer grid, against divergences summed term by term."""
+"""Noise on the integer grid: its bounds against exact divergences, and its epsilon.
+
+Exact divergences are of one coordinate; those of several add up, and so do the bounds.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from secure_fl.errors import UsageError
-from secure_fl.privacy import Gaussian, NonPrivate, PoissonGaussian, Repeated, renyi
-from secure_fl.privacy.discrete import (
+from secure_fl.errors import PlanError, UsageError
+from secure_fl.privacy import (
     DiscreteGaussian,
+    Event,
+    Gaussian,
+    NonPrivate,
+    PoissonGaussian,
+    Repeated,
     Skellam,
-    renyi_bound,
+    accountant_of,
+    accounting,
+    calibrate_noise,
+    calibrate_release,
+    delta_at,
+    epsilon,
+    group_epsilon,
+    interpret,
+    over_releases,
+    own_share,
+    profile,
+    rdp_epsilon,
+    renyi,
+    rules,
+)
+from secure_fl.privacy.discrete import (
+    conditional_sensitivity,
     rounded_sensitivity,
+    unsampled,
 )
 
-ORDERS = (2, 3, 5, 8, 16, 32)
-Logs = np.ndarray[Any, np.dtype[np.float64]]
+from .noises import log_gaussian, log_of_sum, log_skellam, log_sum, shifted
+
+DELTA = 1e-6
 
 
-def log_sum(values: Logs) -> float:
-    most = float(values.max())
-    return most + math.log(np.exp(values - most).sum())
-
-
-def log_of_sum(one: Logs, other: Logs) -> Logs:
-    """Log probabilities of the sum of two variables on -n..n, on that grid again."""
-    n = len(one) // 2
-    padded = np.concatenate([np.full(n, -np.inf), other, np.full(n, -np.inf)])
-    return np.array(
-        [log_sum(one + padded[i : i + 2 * n + 1][::-1]) for i in range(2 * n + 1)]
-    )
-
-
-def log_skellam(variance: float, n: int) -> Logs:
-    counts = np.arange(2 * n + 1)
-    factorials = np.concatenate([[0.0], np.cumsum(np.log(counts[1:]))])
-    poisson = counts * math.log(variance / 2) - variance / 2 - factorials
-    half = np.array(
-        [log_sum(poisson[k:] + poisson[: 2 * n + 1 - k]) for k in range(n + 1)]
-    )
-    return np.concatenate([half[:0:-1], half])
-
-
-def log_gaussian(deviation: float, n: int) -> Logs:
-    logs = -(np.arange(-n, n + 1) ** 2) / (2 * deviation**2)
-    return np.asarray(logs - log_sum(logs))
-
-
-def divergence(p: Logs, q: Logs, order: int) -> float:
-    terms = order * p + (1 - order) * q
-    # What was cut off at the ends does not matter.
-    assert max(terms[0], terms[-1]) < terms.max() - 20
-    return log_sum(terms) / (order - 1)
-
-
-def shifted(noise: Logs, by: int, order: int) -> float:
-    return divergence(noise[by:], noise[: len(noise) - by], order)
+def skellam(rate: float, variance: float, l2: float, l1: float) -> Skellam:
+    """With all the variance in one share."""
+    return Skellam(rate, variance, 1, l2, l1)
 
 
 @pytest.mark.parametrize("variance", [0.5, 4.0, 100.0])
@@ -70,10 +60,10 @@ def test_skellam_is_bounded_and_closely_where_there_is_much_noise(
 ) -> None:
     noise = log_skellam(variance, int(60 * math.sqrt(variance)) + 300)
     assert log_sum(noise) == pytest.approx(0, abs=1e-9)
-    release = Skellam(1.0, variance, float(by), float(by))
-    for order in ORDERS:
+    release = Skellam(1.0, variance / 4, 4, float(by), float(by))
+    for order in (2, 3, 5, 8, 16, 32):
         exact = shifted(noise, by, order)
-        bound = release.unsampled(order)
+        bound = unsampled(release, order)
         assert exact <= bound
         if order * by <= variance / 4:
             assert bound <= 1.06 * exact
@@ -88,53 +78,13 @@ def test_sums_of_discrete_gaussians_are_bounded(deviation: float, shares: int) -
     for by in (1, 2):
         release = DiscreteGaussian(1.0, deviation, shares, float(by), 1)
         for order in (2, 5, 16):
-            exact, bound = shifted(noise, by, order), release.unsampled(order)
+            exact, bound = shifted(noise, by, order), unsampled(release, order)
             assert exact <= bound * (1 + 1e-9)
             if shares == 1 or deviation >= 1:
                 assert bound <= 1.01 * exact
 
 
-@pytest.mark.parametrize("rate", [0.02, 0.3])
-@pytest.mark.parametrize("order", [2, 4, 9])
-def test_sampled_skellam_is_bounded_both_ways(rate: float, order: int) -> None:
-    """A record added, and one removed, of a 1-dimensional sum."""
-    noise, by = log_skellam(9.0, 300), 2
-    moved, still = noise[by:], noise[: len(noise) - by]
-    mixture = np.logaddexp(math.log(rate) + moved, math.log1p(-rate) + still)
-    bound = renyi.sampled(order, rate, Skellam(1.0, 9.0, 2.0, 2.0).unsampled)
-    removed = divergence(mixture, still, order)
-    assert removed <= bound
-    assert divergence(still, mixture, order) <= bound
-    assert bound < 4 * removed
-
-
-def test_sampling_bounds_contain_the_exact_sampled_gaussian() -> None:
-    for rate in (0.001, 0.1, 1.0):
-        for order in (2, 3, 20):
-            generic = renyi.sampled(order, rate, lambda j: renyi.gaussian(j, 2.0))
-            exact = renyi.sampled_gaussian(order, rate, 2.0)
-            assert exact <= generic * (1 + 1e-12)
-            if order == 2:
-                assert exact == pytest.approx(generic, rel=1e-12)
-
-
-def numeric(rate: float, noise: float, order: int) -> float:
-    """The sampled Gaussian's divergence, by adding up over a fine grid."""
-    x = np.linspace(-12 * noise, 12 * noise + order, 400_001)
-    still = -(x**2) / (2 * noise**2)
-    moved = -((x - 1) ** 2) / (2 * noise**2)
-    mixture = np.logaddexp(math.log(rate) + moved, math.log1p(-rate) + still)
-    width = (x[1] - x[0]) / (noise * math.sqrt(2 * math.pi))
-    logs = order * mixture + (1 - order) * still
-    return (log_sum(logs) + math.log(width)) / (order - 1)
-
-
-@pytest.mark.parametrize(
-    ("rate", "noise", "order"), [(0.01, 1.0, 2), (0.1, 0.8, 7), (0.5, 3.0, 32)]
-)
-def test_the_sampled_gaussian_by_numbers(rate: float, noise: float, order: int) -> None:
-    exact = renyi.sampled_gaussian(order, rate, noise)
-    assert exact == pytest.approx(numeric(rate, noise, order), rel=1e-6)
+# -- sensitivities ---------------------------------------------------------------------
 
 
 def test_rounding_adds_to_the_sensitivity() -> None:
@@ -157,59 +107,55 @@ def test_rounding_adds_to_the_sensitivity() -> None:
         assert np.abs(difference).sum() <= l1
 
 
+def test_rounding_anew_where_a_vector_grew_too_long() -> None:
+    l2, l1 = conditional_sensitivity(1.0, step=2.0**-10, values=100)
+    assert l2**2 == pytest.approx(1024**2 + 25 + 1024 + 5)
+    assert l1 == 10 * l2
+    assert l2 < rounded_sensitivity(1.0, step=2.0**-10, values=100)[0]
+    # One value: rounded up, it is the longest there is.
+    assert conditional_sensitivity(1.0, step=1.0, values=1)[0] <= 2.0
+    # At least the 39 of a hundred are within that are promised, here for the vector
+    # that grows most: all of its coordinates are half a step off the grid.
+    generator = np.random.default_rng(7)
+    steps = np.full(1024, 0.5)
+    bound, _ = conditional_sensitivity(16.0, step=1.0, values=1024)
+    lengths = np.linalg.norm(np.floor(steps + generator.random((1000, 1024))), axis=1)
+    assert np.mean(lengths <= bound) > 0.39
+
+
+# -- epsilon ---------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
-    "make",
-    [
-        lambda: rounded_sensitivity(0.0, step=1.0, values=1),
-        lambda: rounded_sensitivity(1.0, step=0.0, values=1),
-        lambda: rounded_sensitivity(1.0, step=1.0, values=0),
-        lambda: Skellam(1.5, 1.0, 1.0, 1.0),
-        lambda: Skellam(1.0, 0.0, 1.0, 1.0),
-        lambda: Skellam(1.0, 1.0, 0.5, 1.0),
-        lambda: Skellam(1.0, 1.0, 3.0, 2.0),
-        lambda: DiscreteGaussian(0.0, 1.0, 1, 1.0, 1),
-        lambda: DiscreteGaussian(1.0, 0.4, 1, 1.0, 1),
-        lambda: DiscreteGaussian(1.0, 1.0, 0, 1.0, 1),
-        lambda: DiscreteGaussian(1.0, 1.0, 1, 0.0, 1),
-        lambda: DiscreteGaussian(1.0, 1.0, 1, 1.0, 0),
-        lambda: Skellam(1.0, 1e155, 1.0, 1.0),
-        lambda: Skellam(1.0, 1e-155, 1.0, 1.0),
-        lambda: Skellam(1.0, 1.0, 1.0, 1e155),
-        lambda: DiscreteGaussian(1.0, 1e155, 1, 1.0, 1),
-        lambda: DiscreteGaussian(1.0, 1.0, 1, 1e155, 1),
-        lambda: DiscreteGaussian(1.0, 1.0, 1, 1.0, 10**100),
-        lambda: DiscreteGaussian(1.0, 1.0, 2.5, 1.0, 1),  # type: ignore[arg-type]
-        lambda: DiscreteGaussian(1.0, 1.0, 1, 1.0, 1.5),  # type: ignore[arg-type]
-        lambda: DiscreteGaussian(1.0, 1.0, 10**7, 1.0, 1),
-        lambda: renyi_bound([], delta=0.0),
-    ],
+    ("rate", "noise", "count"), [(1.0, 16.0, 200), (0.01, 0.8, 120), (0.2, 4.2, 50)]
 )
-def test_what_cannot_be_is_refused(make: Callable[[], object]) -> None:
-    with pytest.raises(UsageError):
-        make()
-
-
-def test_a_fine_grid_costs_what_gaussian_noise_costs() -> None:
-    """Noise 16 times the sensitivity in the sum, 200 releases: 4.249 by PLD."""
-    plain = renyi_bound([Repeated(Gaussian(16.0), 200)], delta=1e-6)
-    assert 4.249 < plain.epsilon < 1.08 * 4.249
-    l2, l1 = rounded_sensitivity(1.0, step=2.0**-20, values=1000)
-    noise = 16.0 * 2**20
-    for release in (
-        Skellam(1.0, noise**2, l2, l1),
-        DiscreteGaussian(1.0, noise / math.sqrt(10), 10, l2, 1000),
+def test_a_fine_grid_costs_what_gaussian_noise_costs(
+    rate: float, noise: float, count: int
+) -> None:
+    """By dp-accounting at our orders; and so do several shares."""
+    library = accounting.library()
+    limit = library.rdp.RdpAccountant(renyi.ORDERS)
+    plain = library.GaussianDpEvent(noise)
+    limit.compose(library.PoissonSampledDpEvent(rate, plain), count)
+    expected = limit.get_epsilon(DELTA)
+    l2, l1 = rounded_sensitivity(1.0, step=2.0**-40, values=1000)
+    deviation = noise * 2.0**40
+    for event in (
+        Skellam(rate, deviation**2 / 10, 10, l2, l1),
+        DiscreteGaussian(rate, deviation / math.sqrt(10), 10, l2, 1000),
     ):
-        found = renyi_bound([release] * 200, delta=1e-6)
+        found = epsilon([event] * count, delta=DELTA)
         assert found.accountant == "RDP"
-        assert plain.epsilon < found.epsilon < plain.epsilon * 1.001
+        assert found.value == found.rdp == pytest.approx(expected, rel=1e-6)
+        assert found.value == rdp_epsilon([event] * count, delta=DELTA)
 
 
 def test_a_coarse_grid_costs_more() -> None:
     costs = []
     for bits in (4, 6, 8, 12):
         l2, l1 = rounded_sensitivity(1.0, step=2.0**-bits, values=1000)
-        release = Skellam(0.01, (3.0 * 2**bits) ** 2, l2, l1)
-        costs.append(renyi_bound([release] * 10, delta=1e-6).epsilon)
+        release = skellam(0.01, (3.0 * 2**bits) ** 2, l2, l1)
+        costs.append(epsilon([release] * 10, delta=DELTA).value)
     assert costs == sorted(costs, reverse=True)
     assert costs[0] > 2 * costs[-1]
 
@@ -217,38 +163,190 @@ def test_a_coarse_grid_costs_more() -> None:
 def test_colluding_clients_take_their_shares_away() -> None:
     l2, l1 = rounded_sensitivity(1.0, step=2.0**-16, values=100)
     share = (5 * 2.0**16) ** 2
-    costs = [
-        renyi_bound([Skellam(1.0, n * share, l2, l1)], delta=1e-6).epsilon
-        for n in (10, 9, 7, 5)
-    ]
+    releases = [Skellam(1.0, share, n, l2, l1) for n in (10, 9, 7, 5, 1)]
+    costs = [epsilon([release], delta=DELTA).value for release in releases]
     assert costs == sorted(costs)
-    assert costs[-1] > 1.3 * costs[0]
+    assert costs[3] > 1.3 * costs[0]
+    assert costs[4] == epsilon([own_share(releases[0])], delta=DELTA).value
+    together = skellam(1.0, 10 * share, l2, l1)
+    assert epsilon([together], delta=DELTA).value == costs[0]
 
 
-def test_discrete_and_other_releases_compose() -> None:
-    skellam = Skellam(1.0, 1e6, 100.0, 1000.0)
-    sampled = Repeated(PoissonGaussian(0.01, 1.0), 100)
-    both = renyi_bound([skellam, sampled], delta=1e-6).epsilon
-    alone = [renyi_bound([e], delta=1e-6).epsilon for e in (skellam, sampled)]
-    assert max(alone) < both < sum(alone)
-    assert renyi_bound([], delta=1e-6).epsilon == 0
-    assert math.isinf(renyi_bound([skellam, NonPrivate("x")], delta=1e-6).epsilon)
+def test_discrete_and_other_releases_compose_by_renyi_dp() -> None:
+    grid = skellam(1.0, 1e6, 100.0, 1000.0)
+    steps = Repeated(PoissonGaussian(0.01, 1.0), 100)
+    both = epsilon([grid, steps], delta=DELTA)
+    assert both.accountant == "RDP"
+    alone = [epsilon([event], delta=DELTA) for event in (grid, steps)]
+    assert [each.accountant for each in alone] == ["RDP", "PLD"]
+    assert max(each.rdp for each in alone) < both.value < sum(e.rdp for e in alone)
+    # With next to nothing of the other kind: the same Renyi DP, by two libraries.
+    nothing = skellam(1.0, 1e40, 1.0, 1.0)
+    assert epsilon([steps, nothing], delta=DELTA).value == pytest.approx(
+        alone[1].rdp, rel=5e-3
+    )
 
 
-@pytest.mark.parametrize("rate", [1e-6, 1.0])
-def test_extremes_stay_finite(rate: float) -> None:
-    bound = renyi_bound([Skellam(rate, 1e-3, 1e4, 1e6)], delta=1e-6)
-    assert math.isfinite(bound.epsilon)
-    assert bound.epsilon > 1e6
-    nothing = renyi_bound([Skellam(rate, 1e30, 1.0, 1.0)], delta=1e-6)
-    assert 0 <= nothing.epsilon < 0.1
-    for most in (
-        Skellam(rate, 1e-50, 1e25, 1e50),
-        Skellam(rate, 1e50, 1e25, 1e50),
-        Skellam(rate, 1e50, 1.0, 1.0),
-        DiscreteGaussian(rate, 1e50, 10**6, 1.0, 10**50),
-        DiscreteGaussian(rate, 0.5, 10**6, 1e50, 10**50),
+def test_one_unprotected_release_decides() -> None:
+    events: list[Event] = [skellam(1.0, 1e6, 100.0, 1000.0), NonPrivate("x")]
+    found = epsilon(events, delta=DELTA)
+    assert (found.value, found.accountant) == (math.inf, "RDP")
+    assert epsilon(events[1:], delta=DELTA).accountant == "PLD"
+    assert (accountant_of(events), accountant_of([])) == ("RDP", "PLD")
+    assert group_epsilon(events, records=2, delta=DELTA) == math.inf
+    assert delta_at(events, epsilon=1.0) == 1.0
+
+
+def test_equal_releases_are_counted_and_rates_have_one_form() -> None:
+    event = skellam(0.1, 1e6, 100.0, 1000.0)
+    assert accounting.counted([event] * 500) == ((event, 500),)
+    almost = replace(event, rate=1 - 1e-12)
+    assert accounting.counted([almost]) == ((replace(event, rate=1.0), 1),)
+    rare = replace(event, rate=1e-300)
+    assert accounting.counted([rare]) == ((replace(event, rate=1e-6), 1),)
+
+
+@pytest.mark.parametrize("rate", [1e-300, 1e-6, 0.5, 1.0])
+def test_extremes_are_large_or_nothing_and_no_error(rate: float) -> None:
+    """A ledger may state them: neither overflow, nor nan, nor refusal."""
+    for event in (
+        Skellam(rate, 1e-50, 1, 1e25, 1e50),
+        Skellam(rate, 1e-50, 1, 1e50, 1e50),
+        Skellam(rate, 1e50, 1, 1e25, 1e50),
+        Skellam(rate, 1e50, 10**6, 1e25, 1e50),
+        Skellam(rate, 1e50, 10**6, 1.0, 1.0),
+        DiscreteGaussian(rate, 1e50, 10**6, 1.0, 2**53),
+        DiscreteGaussian(rate, 0.5, 10**6, 1e50, 2**53),
+        DiscreteGaussian(rate, 0.5, 10**6, 1.0, 2**53),
     ):
-        assert renyi_bound([most], delta=1e-6).epsilon >= 0
-    assert renyi_bound([PoissonGaussian(rate, 1e155)], delta=1e-6).epsilon < 0.1
-    assert math.isinf(renyi_bound([PoissonGaussian(rate, 1e-155)], delta=1e-6).epsilon)
+        single = epsilon([event], delta=DELTA).value
+        assert 0 <= single <= 500 or single == math.inf
+        assert single <= group_epsilon([event], records=50, delta=DELTA)
+        assert 0 <= delta_at([event], epsilon=1.0) <= 1
+        assert interpret([event], delta=DELTA).advantage <= 1
+    assert epsilon([skellam(rate, 1e50, 1.0, 1.0)], delta=DELTA).value < 0.1
+    # Gaussian noise too small to compute with, beside it.
+    for noise in (1e-155, 0.029):
+        events: list[Event] = [skellam(rate, 1e9, 1.0, 1.0), Gaussian(noise)]
+        assert epsilon(events, delta=DELTA).value == math.inf
+
+
+def test_too_many_different_mechanisms_are_infinite() -> None:
+    events: list[Event] = [skellam(0.5, 1e9 + i, 1.0, 1.0) for i in range(64)]
+    assert epsilon(events, delta=DELTA).value < 1
+    assert epsilon([*events, events[0]], delta=DELTA).value < 1
+    for more in (skellam(0.5, 9e9, 1.0, 1.0), PoissonGaussian(0.5, 50.0)):
+        assert epsilon([*events, more], delta=DELTA).value == math.inf
+        assert delta_at([*events, more], epsilon=1.0) == 1.0
+
+
+# -- what else is asked ----------------------------------------------------------------
+
+
+def test_curves_are_those_of_gaussian_noise_and_looser() -> None:
+    l2, l1 = rounded_sensitivity(1.0, step=2.0**-30, values=10)
+    events: list[Event] = [skellam(0.05, (2 * 2.0**30) ** 2, l2, l1)] * 100
+    limit = [Repeated(PoissonGaussian(0.05, 2.0), 100)]
+    ours, exact = interpret(events, delta=DELTA), interpret(limit, delta=DELTA)
+    assert exact.advantage < ours.advantage < 3 * exact.advantage
+    assert exact.mu_gdp < ours.mu_gdp < 2 * exact.mu_gdp
+    for field in ("tpr_at_fpr", "trade_off", "posterior"):
+        pairs = zip(getattr(ours, field), getattr(exact, field), strict=True)
+        for (place, bound), (other, least) in pairs:
+            assert place == other
+            assert least < bound < 1
+    spent = epsilon(events, delta=DELTA).value
+    assert delta_at(events, epsilon=spent) == pytest.approx(DELTA, rel=1e-9)
+    assert profile(events, (1e-5, DELTA))[1] == (DELTA, spent)
+    history = over_releases(events, DELTA)
+    assert history == sorted(history)
+    assert history[-1] == spent
+
+
+def test_groups_cost_as_if_always_there_with_a_multiple_of_the_sensitivity() -> None:
+    sampled = Skellam(0.1, 1e6, 4, 100.0, 1000.0)
+    three = Skellam(1.0, 1e6, 4, 300.0, 3000.0)
+    assert group_epsilon([sampled] * 5, records=3, delta=DELTA) == (
+        epsilon([three] * 5, delta=DELTA).value
+    )
+    exact = DiscreteGaussian(0.1, 1000.0, 4, 100.0, 10)
+    assert group_epsilon([exact, Gaussian(30.0)], records=3, delta=DELTA) == (
+        epsilon(
+            [DiscreteGaussian(1.0, 1000.0, 4, 300.0, 10), Gaussian(10.0)], delta=DELTA
+        ).value
+    )
+    mixed: list[Event] = [sampled, PoissonGaussian(0.1, 20.0)]
+    costs = [group_epsilon(mixed, records=k, delta=DELTA) for k in (1, 2, 5)]
+    assert costs[0] == epsilon(mixed, delta=DELTA).value
+    assert costs == sorted(costs)
+    assert costs[2] < math.inf
+
+
+def sums(noise: float) -> Skellam:
+    """A round of 5 clients, one of them colluding: 1000 values, steps of 2^-16."""
+    l2, l1 = rounded_sensitivity(1.0, step=2.0**-16, values=1000)
+    return Skellam(0.2, (noise * 2.0**16) ** 2 / 4, 4, l2, l1)
+
+
+def exact_sums(noise: float) -> DiscreteGaussian:
+    l2, _ = rounded_sensitivity(1.0, step=2.0**-16, values=1000)
+    return DiscreteGaussian(0.2, noise * 2.0**16 / 2, 4, l2, 1000)
+
+
+@pytest.mark.parametrize("release", [sums, exact_sums])
+@pytest.mark.parametrize("target", [0.3, 8.0])
+def test_calibration_is_enough_and_no_more(
+    release: Callable[[float], Event], target: float
+) -> None:
+    noise = calibrate_release(release, count=100, epsilon=target, delta=1e-5)
+    assert noise == float(f"{noise:.4g}")
+    assert epsilon([release(noise)] * 100, delta=1e-5).value <= target
+    less = noise - 10.0 ** (math.floor(math.log10(noise)) - 3)
+    assert epsilon([release(less)] * 100, delta=1e-5).value > target
+    # More than by PLD, and not much.
+    pld = calibrate_noise(epsilon=target, delta=1e-5, rate=0.2, steps=100)
+    assert pld < noise < 1.1 * pld
+
+
+def test_calibration_at_its_ends() -> None:
+    assert calibrate_release(sums, count=1, epsilon=400.0, delta=1e-5) == 0.2
+    for count, target, delta in (
+        (1000, 1e-9, 1e-10),
+        (0, 1.0, 1e-5),
+        (1, 0.0, 1e-5),
+        (1, math.nan, 1e-5),
+        (1, 1.0, 1e-12),
+    ):
+        with pytest.raises(PlanError):
+            calibrate_release(sums, count=count, epsilon=target, delta=delta)
+
+
+def test_rules_label_what_they_found_and_refuse_what_is_not_known() -> None:
+    event, steps = sums(4.0), Repeated(PoissonGaussian(0.01, 1.0), 10)
+    both = rules.sequential([[event], [steps]], delta=DELTA)
+    assert (both.accountant, both.delta) == ("RDP", DELTA)
+    assert both.epsilon == epsilon([event, steps], delta=DELTA).value
+    worst = rules.disjoint({"a": [event], "b": [steps]}, delta=DELTA)
+    assert (worst.accountant, worst.delta) == ("RDP", DELTA)
+    assert worst.epsilon == max(epsilon([e], delta=DELTA).value for e in (event, steps))
+    with pytest.raises(UsageError):
+        rules.replace_one([event], delta=DELTA)
+    with pytest.raises(UsageError):
+        rules.random_search([event], runs=2.0, shape=1.0, delta=DELTA)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: rounded_sensitivity(0.0, step=1.0, values=1),
+        lambda: rounded_sensitivity(1.0, step=0.0, values=1),
+        lambda: rounded_sensitivity(1.0, step=1.0, values=0),
+        lambda: conditional_sensitivity(0.0, step=1.0, values=1),
+        lambda: conditional_sensitivity(1.0, step=-1.0, values=1),
+        lambda: conditional_sensitivity(1.0, step=1.0, values=0),
+        lambda: epsilon([sums(4.0)], delta=0.0),
+    ],
+)
+def test_what_cannot_be_is_refused(make: Callable[[], object]) -> None:
+    with pytest.raises(UsageError):
+        make()

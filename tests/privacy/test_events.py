@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 from secure_fl import wire
 from secure_fl.errors import ProtocolError, UsageError
 from secure_fl.privacy import (
+    DiscreteGaussian,
     Event,
     Gaussian,
     NonPrivate,
     PoissonGaussian,
     Repeated,
+    Skellam,
     from_wire,
+    own_share,
     to_wire,
     without_amplification,
 )
@@ -28,8 +31,31 @@ RATES = st.floats(min_value=0, max_value=1, exclude_min=True)
 MECHANISMS = st.one_of(
     st.builds(Gaussian, POSITIVE), st.builds(PoissonGaussian, RATES, POSITIVE)
 )
+SENSITIVITIES = st.floats(1, 1e50)
+SHARES = st.integers(1, 10**6)
+DISCRETE = st.one_of(
+    st.tuples(SENSITIVITIES, SENSITIVITIES).flatmap(
+        lambda norms: st.builds(
+            Skellam,
+            rate=RATES,
+            variance=st.floats(1e-50, 1e50),
+            shares=SHARES,
+            l2=st.just(min(norms)),
+            l1=st.just(max(norms)),
+        )
+    ),
+    st.builds(
+        DiscreteGaussian,
+        rate=RATES,
+        deviation=st.floats(0.5, 1e50),
+        shares=SHARES,
+        l2=SENSITIVITIES,
+        values=st.integers(1, 2**53),
+    ),
+)
 EVENTS: st.SearchStrategy[Event] = st.one_of(
     MECHANISMS,
+    DISCRETE,
     st.builds(Repeated, MECHANISMS, st.integers(1, 10**6)),
     st.builds(NonPrivate, st.sampled_from(["a baseline", "été 2026"])),
 )
@@ -68,6 +94,62 @@ def test_numbers_of_numpy_encode_as_python_floats() -> None:
     assert to_wire(Gaussian(2)) == {0: "gaussian", 1: "2.0"}
 
 
+def test_discrete_releases_have_one_byte_form() -> None:
+    skellam = Skellam(np.float64(0.5), 2, 3, np.float64(4), 5)
+    assert to_wire(skellam) == {
+        0: "skellam",
+        1: "0.5",
+        2: "2.0",
+        3: 3,
+        4: "4.0",
+        5: "5.0",
+    }
+    gaussian = DiscreteGaussian(1, np.float64(2), 3, 4, 5)
+    assert to_wire(gaussian) == {
+        0: "discrete-gaussian",
+        1: "1.0",
+        2: "2.0",
+        3: 3,
+        4: "4.0",
+        5: 5,
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rate": 0.0},
+        {"rate": 1.5},
+        {"shares": 0},
+        {"shares": 10**6 + 1},
+        {"shares": 2.0},
+        {"shares": True},
+        {"l2": 0.5},
+        {"l2": 1e51},
+        {"l2": math.nan},
+        {"variance": 0.0},
+        {"variance": 1e-51},
+        {"variance": 1e51},
+        {"variance": math.inf},
+        {"l1": 3.9},
+        {"l1": 1e51},
+        {"deviation": 0.4},
+        {"deviation": 1e51},
+        {"values": 0},
+        {"values": 2**53 + 1},
+        {"values": 1.5},
+    ],
+)
+def test_discrete_parameters_out_of_range_are_refused(change: dict[str, float]) -> None:
+    skellam = {"rate": 0.5, "variance": 9.0, "shares": 3, "l2": 4.0, "l1": 5.0}
+    gaussian = {"rate": 0.5, "deviation": 2.0, "shares": 3, "l2": 4.0, "values": 5}
+    for kind, good in ((Skellam, skellam), (DiscreteGaussian, gaussian)):
+        if change.keys() <= good.keys():
+            kind(**good)  # type: ignore[arg-type]
+            with pytest.raises(UsageError):
+                kind(**good | change)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     "text",
     ["1", "1.00", "+1.0", " 1.0", "1_0.0", "1e0", "0.0", "-1.0", "nan", "inf", "x", ""],
@@ -77,6 +159,7 @@ def test_a_number_has_one_spelling(text: str) -> None:
         from_wire({0: "gaussian", 1: text})
 
 
+SKELLAM = Skellam(0.5, 9.0, 3, 4.0, 5.0)
 GOOD: wire.Value = {0: "gaussian", 1: "1.0"}
 
 
@@ -97,6 +180,21 @@ GOOD: wire.Value = {0: "gaussian", 1: "1.0"}
         {0: "repeated", 1: {0: "repeated", 1: GOOD, 2: 2}, 2: 2},
         {0: "repeated", 1: {0: "non-private", 1: "x"}, 2: 2},
         {0: "non-private", 1: ""},
+        {0: "skellam", 1: "0.5", 2: "9.0", 3: 3, 4: "4.0"},
+        {0: "skellam", 1: "0.5", 2: "9.0", 3: 3, 4: "4.0", 5: "3.0"},
+        {0: "skellam", 1: "0.5", 2: "9.0", 3: 3, 4: "4.0", 5: 5},
+        {0: "skellam", 1: "0.5", 2: "9.0", 3: "3", 4: "4.0", 5: "5.0"},
+        {0: "skellam", 1: "0.5", 2: "1e300", 3: 3, 4: "4.0", 5: "5.0"},
+        {0: "skellam", 1: "0.5", 2: "9.0", 3: 2**62, 4: "4.0", 5: "5.0"},
+        {0: "skellam", 1: "0.5", 2: "9.0", 3: 3, 4: "4.0", 5: "5.0", 6: 1},
+        {0: "discrete-gaussian", 1: "0.5", 2: "0.4", 3: 3, 4: "4.0", 5: 5},
+        {0: "discrete-gaussian", 1: "0.5", 2: "2.0", 3: 3, 4: "4.0", 5: "5.0"},
+        {0: "discrete-gaussian", 1: "0.5", 2: "2.0", 3: 3, 4: "4.0", 5: 2**62},
+        {
+            0: "repeated",
+            1: {0: "skellam", 1: "0.5", 2: "9.0", 3: 3, 4: "4.0", 5: "5.0"},
+            2: 2,
+        },
         {0: "non-private", 1: "x" * 501},
     ],
 )
@@ -111,3 +209,12 @@ def test_without_amplification_forgets_the_sampling_only() -> None:
     assert without_amplification(Repeated(step, 7)) == Repeated(Gaussian(1.5), 7)
     for event in (Gaussian(1.0), Repeated(Gaussian(1.0), 2), NonPrivate("x")):
         assert without_amplification(event) == event
+    assert without_amplification(SKELLAM) == Skellam(1.0, 9.0, 3, 4.0, 5.0)
+
+
+def test_an_own_share_is_what_nobody_else_knows() -> None:
+    assert own_share(SKELLAM) == Skellam(0.5, 9.0, 1, 4.0, 5.0)
+    gaussian = DiscreteGaussian(0.5, 2.0, 3, 4.0, 5)
+    assert own_share(gaussian) == DiscreteGaussian(0.5, 2.0, 1, 4.0, 5)
+    for event in (Gaussian(1.0), Repeated(Gaussian(1.0), 2), NonPrivate("x")):
+        assert own_share(event) == event

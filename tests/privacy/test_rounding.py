@@ -185,7 +185,7 @@ def test_gaussian_releases_need_no_allowance() -> None:
 def test_known_answers_hardly_move(
     rate: float, noise: float, count: int, delta: float, moved: float
 ) -> None:
-    losses = accounting.distribution([steps(rate, noise, count)])
-    assert losses is not None
+    losses = accounting.curve([steps(rate, noise, count)])
+    assert isinstance(losses, accounting.Losses)
     bare = accounting.Losses(losses.pld, 0.0).epsilon(delta)
     assert bare < losses.epsilon(delta) <= bare * (1 + moved)

@@ -41,6 +41,7 @@ from .mutations_messages import MESSAGES
 from .mutations_order import ORDER
 from .mutations_plan import PLANS
 from .mutations_report import REPORTS
+from .mutations_sums import SUMS
 from .mutations_vectors import VECTORS
 
 __all__ = ["BEYOND", "CORPUS"]
@@ -56,4 +57,5 @@ CORPUS: Final[tuple[Mutation, ...]] = (
     *PLANS,
     *OTHER_FILES,
     *VECTORS,
+    *SUMS,
 )

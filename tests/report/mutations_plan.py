@@ -31,7 +31,7 @@ from .mutations_folder import (
     of_kind,
 )
 
-__all__ = ["PLANS"]
+__all__ = ["PLANS", "of_plan"]
 
 ALL_BUT_ONE: Final = ("", "bank-a", "bank-c", "bank-d")
 Tree = dict[str, Any]
@@ -220,6 +220,11 @@ def _sources() -> Iterator[Mutation]:
 
 def _from(edit: Edit) -> Callable[[Folder], bytes]:
     return lambda folder: _source(folder, edit)
+
+
+def of_plan(section: str, key: str, value: Any) -> Callable[[Folder], None]:
+    """Another value in the plan, endorsed by everybody whose key is held."""
+    return _endorsed(_from(_set(section, key, value)))
 
 
 def _plans() -> Iterator[Mutation]:

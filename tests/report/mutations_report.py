@@ -22,7 +22,7 @@ from .mutations_folder import (
     Mutation,
 )
 
-__all__ = ["REPORTS", "SECTIONS"]
+__all__ = ["REPORTS", "SECTIONS", "altered", "edited_report", "forged"]
 
 # Every key of a report, so that a new one gets its mutations.
 SECTIONS: Final = (
@@ -65,7 +65,7 @@ Edit = Callable[[dict[str, Any]], None]
 Path = tuple[str | int, ...]
 
 
-def _edited(edit: Edit) -> Callable[[Folder], None]:
+def edited_report(edit: Edit) -> Callable[[Folder], None]:
     def apply(folder: Folder) -> None:
         report = json.loads(folder.files[REPORT])
         edit(report)
@@ -114,6 +114,11 @@ def _at(path: Path, change: Callable[[Any], Any]) -> Edit:
     return edit
 
 
+def forged(path: Path, change: Callable[[Any], Any]) -> Callable[[Folder], None]:
+    """The field at ``path`` changed, and everything hashed anew."""
+    return edited_report(_at(path, change))
+
+
 def _without(path: Path) -> Edit:
     def edit(report: dict[str, Any]) -> None:
         place: Any = report
@@ -130,7 +135,7 @@ def _to(value: Any) -> Callable[[Any], Any]:
 
 def _sections() -> Iterator[Mutation]:
     for key in SECTIONS:
-        changed = _edited(_at((key,), altered))
+        changed = edited_report(_at((key,), altered))
         for holds, who, file in (
             (NOBODY, "nobody", REPORT),
             (COALITION, "the coalition", TRANSCRIPT),
@@ -138,7 +143,7 @@ def _sections() -> Iterator[Mutation]:
         ):
             name = f"{REPORT}: {key} changed, signed by {who}"
             yield Mutation(name, "masking", holds, changed, (file,))
-        gone = _edited(_without((key,)))
+        gone = edited_report(_without((key,)))
         name = f"{REPORT}: {key} left out, signed by all"
         yield Mutation(name, "masking", EVERYBODY, gone, (REPORT,))
 
@@ -318,7 +323,7 @@ def _other_claim(report: dict[str, Any]) -> None:
 def _values() -> Iterator[Mutation]:
     for path, change in VALUES.items():
         name = f"{REPORT}: {_title(path)} forged, signed by all"
-        edit = _edited(_at(path, change))
+        edit = edited_report(_at(path, change))
         yield Mutation(name, "masking", EVERYBODY, edit, (REPORT,))
     edits: dict[str, Edit] = {
         "a finite epsilon said to be infinite": _infinity,
@@ -333,7 +338,7 @@ def _values() -> Iterator[Mutation]:
     }
     for what, change in edits.items():
         name = f"{REPORT}: {what}, signed by all"
-        yield Mutation(name, "masking", EVERYBODY, _edited(change), (REPORT,))
+        yield Mutation(name, "masking", EVERYBODY, edited_report(change), (REPORT,))
 
 
 # -- what is no report -----------------------------------------------------------------
@@ -385,7 +390,7 @@ def _encrypted() -> Iterator[Mutation]:
     for run in ("one-time", "keyholder"):
         for path, change in paths.items():
             name = f"{REPORT}: {_title(path)} forged ({run}), signed by all"
-            edit = _edited(_at(path, change))
+            edit = edited_report(_at(path, change))
             yield Mutation(name, run, EVERYBODY, edit, (REPORT,))
     paths = {
         ("threat_model", "protection"): _to("masking"),
@@ -394,7 +399,9 @@ def _encrypted() -> Iterator[Mutation]:
     }
     for path, change in paths.items():
         name = f"{REPORT}: {_title(path)} forged (plain), signed by all"
-        yield Mutation(name, "plain", EVERYBODY, _edited(_at(path, change)), (REPORT,))
+        yield Mutation(
+            name, "plain", EVERYBODY, edited_report(_at(path, change)), (REPORT,)
+        )
 
 
 REPORTS: Final = (*_sections(), *_values(), *_forms(), *_encrypted())

@@ -20,9 +20,11 @@ from .conftest import TENSEAL
 from .kept import play as play_kept
 from .mutations import BEYOND, CORPUS
 from .mutations_bytes import BYTES
-from .mutations_folder import EVERYBODY, NOBODY, Folder, Mutation
+from .mutations_folder import EVERYBODY, NOBODY, REPORT, Folder, Mutation
 from .mutations_report import SECTIONS
 from .mutations_runs import AnotherRun, Plain
+from .sums import RUNS as SUMS_RUNS
+from .sums import play as play_sums
 from .support import Made
 
 SECOND = Path(__file__).parents[2] / "protocols" / "report" / "verify.py"
@@ -91,6 +93,10 @@ class Runs:
             return play_kept(kind="ckks", keys="keyholder")
         if kind == "kept":
             return play_kept()
+        if kind in SUMS_RUNS:
+            if SUMS_RUNS[kind].get("kind") == "ckks":
+                pytest.importorskip("tenseal", reason=TENSEAL)
+            return play_sums(**SUMS_RUNS[kind])
         home = self._folder / kind
         home.mkdir()
         return {"plain": Plain, "another": AnotherRun}[kind](home).play()
@@ -121,10 +127,13 @@ def test_every_section_of_a_report_is_mutated(runs: Runs) -> None:
 def cases() -> list[Any]:
     """All mutations.  Forgers without all keys fall at few checks, whatever they change
     in the fields of a ledger, a report or an entry: one in six of these is enough where
-    time is short, and all of them in the long run."""
+    time is short, and all of them in the long run.  So it is with fields of a report of
+    sums, beside all those of the other reports."""
     out = []
     for place, mutation in enumerate(CORPUS):
-        often = mutation.holds == EVERYBODY or mutation in BYTES or place % 6 == 0
+        alike = mutation.run in SUMS_RUNS and mutation.files == (REPORT,)
+        everybody = mutation.holds == EVERYBODY and not alike
+        often = everybody or mutation in BYTES or place % 6 == 0
         marks = [] if often else [pytest.mark.long]
         out.append(pytest.param(mutation, id=mutation.name, marks=marks))
     return out
@@ -177,6 +186,7 @@ RUNS = (
     "keyholder",
     "kept",
     "kept with a key holder",
+    *SUMS_RUNS,
 )
 
 

@@ -16,13 +16,18 @@ from jsonschema import Draft202012Validator
 import secure_fl as sfl
 from secure_fl.privacy import Unprotected
 from secure_fl.report.build import SCHEMA
-from secure_fl.report.fields import NOT_CLAIMED, NOT_PROTECTED
+from secure_fl.report.fields import NOT_PROTECTED, not_claimed
 
+from .sums import play as play_sums
+from .sums import run as run_sums
+from .sums import sums_plan
 from .support import NAMES, SOURCE, Consortium, Made
 
 FOLDER = Path(__file__).parents[2] / "protocols" / "report"
 TREE: dict[str, Any] = json.loads((FOLDER / "report.schema.json").read_text())
 VALIDATOR = Draft202012Validator(TREE)
+
+PLAIN_ENTRIES = {"kind": "masking", "rate": "1.0", "overlap": "disjoint", "keys": ""}
 
 KINDS = ("masking", "plain", "overlapping", "infinite", "secure", "ckks", "keyholder")
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -115,7 +120,10 @@ def test_the_schema_is_one_and_of_the_builders_version() -> None:
         "const": SCHEMA,
     }
     properties = TREE["properties"]
-    assert properties["not_claimed"]["items"]["enum"] == list(NOT_CLAIMED)
+    local = sfl.Plan((SOURCE % PLAIN_ENTRIES).encode())
+    plans = (local, sums_plan(), sums_plan(unit="client"))
+    ids = dict.fromkeys(i for plan in plans for i in not_claimed(plan))
+    assert properties["not_claimed"]["items"]["enum"] == list(ids)
     covered = TREE["$defs"]["not_protected"]["items"]["enum"]
     assert covered == list(NOT_PROTECTED)
     assert TREE["$id"] == f"urn:{SCHEMA.replace('/', ':')}"
@@ -164,12 +172,7 @@ def test_each_protection_says_who_sees_what(report: dict[str, Any]) -> None:
 
 def test_a_run_of_the_engine_is_valid_and_names_its_software() -> None:
     """Seeded by nothing, with ledgers that are thrown away, and no update protected."""
-    source = SOURCE % {
-        "kind": "masking",
-        "rate": "1.0",
-        "overlap": "disjoint",
-        "keys": "",
-    }
+    source = SOURCE % PLAIN_ENTRIES
     plan = sfl.Plan(source.replace('"mlp"', '"custom"').encode())
 
     def exact(r: sfl.ClientRound) -> Unprotected:
@@ -198,7 +201,8 @@ def test_reports_and_schema_have_the_same_fields(
     tmp_path: Path,
 ) -> None:
     bare = Consortium(tmp_path, unprotected="bank-b").play()
-    runs = [made, one_time, with_holder, bare]
+    sums = (play_sums(), run_sums(unit="client", noise="discrete-gaussian"))
+    runs: list[Made | sfl.Run] = [made, one_time, with_holder, bare, *sums]
     seen: set[str] = set()
     for run in runs:
         seen |= {path for path, _ in places(json.loads(run.files["report.json"]))}

@@ -164,7 +164,7 @@ def test_a_limit_on_different_mechanisms(
     theirs += [figures.Event(20.0, 1.0), figures.Event(30.0)]
     ours = accounting.epsilon(events, delta=1e-5)
     costs = figures.spent(theirs)
-    assert math.isfinite(ours.pld) is math.isfinite(ours.rdp) is finite
-    assert figures.epsilon(costs, 1e-5) == pytest.approx(ours.pld, rel=1e-6)
+    assert math.isfinite(ours.value) is math.isfinite(ours.rdp) is finite
+    assert figures.epsilon(costs, 1e-5) == pytest.approx(ours.value, rel=1e-6)
     assert figures.rdp(costs, 1e-5) == pytest.approx(ours.rdp, rel=1e-6)
     assert math.isfinite(figures.group(costs, 1e-5, 2)) is finite

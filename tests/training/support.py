@@ -86,6 +86,37 @@ def make_plan(
     return Plan(text.encode())
 
 
+@functools.cache
+def make_distributed(
+    way: str = "head",
+    *,
+    unit: str = "record",
+    values: int = 18,
+    rate: float = 0.5,
+    clip_norm: float = 1.0,
+    noise: float = 1.0,
+    records: int = 40,
+) -> Plan:
+    """A plan of which only sums are private: shares of two honest clients."""
+    text = _PLAN.format(
+        way=way,
+        steps=1,
+        rate=rate,
+        clip_norm=clip_norm,
+        noise=noise,
+        records=records,
+    )
+    for old, new in (
+        ('mode = "local"\nunit = "record"', f'mode = "distributed"\nunit = "{unit}"'),
+        ("[protection]\n", "[protection]\nword_bits = 64\n"),
+        ("[model]\n", f"[model]\nvalues = {values}\n"),
+        ("[rounds]\n", f'[run]\nid = "{bytes(16).hex()}"\n\n[rounds]\n'),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    return Plan(text.encode())
+
+
 def charge(ledger: Ledger, plan: Plan) -> Reservation:
     """The entry an engine has written before a round draws anything."""
     return ledger.reserve(
@@ -94,7 +125,7 @@ def charge(ledger: Ledger, plan: Plan) -> Reservation:
         round_index=0,
         attempt=0,
         event=plan.release,
-        unit="record",
+        unit=plan.privacy.unit,
         adjacency="add-or-remove-one",
         delta=plan.privacy.delta,
         limit=plan.privacy.epsilon,
@@ -120,6 +151,10 @@ class Recorder:
     def arrays(self, purpose: str) -> ArrayDraws:
         self._events.append(purpose)
         return self._source.arrays(purpose)
+
+    def discrete_gaussian(self, deviation: float, size: int) -> NDArray[np.int64]:
+        self._events.append("noise")
+        return self._source.discrete_gaussian(deviation, size)
 
 
 class Round(NamedTuple):
@@ -199,6 +234,8 @@ def train(
     learning_rate: float = 1.0,
     random: RandomSource | None = None,
     loop: Loop = plain_loop,
+    physical_batch: int | None = None,
+    ghost: bool = False,
 ) -> PrivateUpdate:
     """One round as a trainer runs it."""
     model = linear() if model is None else model
@@ -210,9 +247,33 @@ def train(
         ),
         DataLoader(dataset, batch_size=7, shuffle=True),
         nn.CrossEntropyLoss() if criterion is None else criterion,
+        physical_batch=physical_batch,
+        ghost=ghost,
     )
     loop(private)
     return private.update()
+
+
+def sum_of(
+    plan: Plan,
+    dataset: TensorDataset,
+    *,
+    model: nn.Module | None = None,
+    criterion: nn.Module | None = None,
+    random: RandomSource | None = None,
+    physical_batch: int | None = None,
+    ghost: bool = False,
+) -> PrivateUpdate:
+    """One round of a distributed plan, as a trainer runs it."""
+    model = linear() if model is None else model
+    r = make_round(plan, start_of(model), random=random).round
+    return r.gradient_sum(
+        r.load(model),
+        DataLoader(dataset, batch_size=7),
+        nn.CrossEntropyLoss() if criterion is None else criterion,
+        physical_batch=physical_batch,
+        ghost=ghost,
+    )
 
 
 def same(seed: int = 0) -> SeededInsecure:
@@ -274,7 +335,8 @@ def clean(model: nn.Module) -> bool:
         not m._forward_hooks
         and not m._forward_pre_hooks
         and not m._backward_hooks
-        and not {"activations", "autograd_grad_sample_hooks"} & (set(vars(m)) - plain)
+        and not {"activations", "autograd_grad_sample_hooks", "forward"}
+        & (set(vars(m)) - plain)
         for m in model.modules()
     ) and all(
         not hasattr(p, name) and not p._post_accumulate_grad_hooks

@@ -54,6 +54,26 @@ def table_plan(way: str, *, hidden: str = "[]", data: bool = True) -> Plan:
     return Plan((text + (_TABLE if data else "")).encode())
 
 
+@functools.cache
+def distributed_plan(way: str, unit: str, *, hidden: str) -> Plan:
+    plan = table_plan(way, hidden=hidden)
+    size = initial_model(plan).size
+    rate, steps = ("0.5", 1) if unit == "record" else ("1.0", 10)
+    text = plan.source.decode()
+    for old, new in (
+        ('mode = "local"', 'mode = "distributed"'),
+        ('unit = "record"', f'unit = "{unit}"'),
+        ("sampling_rate = 0.5", f"sampling_rate = {rate}"),
+        ("local_steps = 40", f"local_steps = {steps}"),
+        ("clip_norm = 1.0", "clip_norm = 0.5"),
+        ("[model]\n", f"[model]\nvalues = {size}\n"),
+        ("[rounds]\n", f'[run]\nid = "{bytes(16).hex()}"\n\n[rounds]\n'),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    return Plan(text.encode())
+
+
 def separable(count: int, *, seed: int = 0) -> TabularSplit:
     draw = np.random.default_rng(seed)
     x = draw.uniform(-1, 1, (2 * count, 2)).astype(np.float32)
@@ -73,6 +93,24 @@ def test_learns_a_separable_problem(way: str, hidden: str) -> None:
     probabilities = scores(start.add(update.vector), plan, split.test_x)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1.0)
     assert accuracy(split.test_y, probabilities) > 0.9
+    assert auc(split.test_y, probabilities[:, 1]) > 0.97
+
+
+@pytest.mark.parametrize(("way", "hidden"), [("head", "[]"), ("opacus", "[8]")])
+@pytest.mark.parametrize("unit", ["record", "client"])
+def test_learns_in_distributed_mode(unit: str, way: str, hidden: str) -> None:
+    """One member and its noise; the aggregator's step done by hand."""
+    plan = distributed_plan(way, unit, hidden=hidden)
+    split = separable(300)
+    model = initial_model(plan)
+    trainer = builtin_trainer(plan, split)
+    for _ in range(40 if unit == "record" else 8):
+        r, events = make_round(plan, model)
+        units = trainer(r).vector.astype(np.int64)
+        assert events[0] == "reserve"
+        opened = plan.grid.opened(units, rotation=plan.rotation(0))
+        model = model.add(-opened / 150 if unit == "record" else opened)
+    probabilities = scores(model, plan, split.test_x)
     assert auc(split.test_y, probabilities[:, 1]) > 0.97
 
 

@@ -215,3 +215,14 @@ def test_make_private_works_once(way: str) -> None:
     with pytest.raises(UsageError, match="second time"):
         make()
     assert events == ["reserve", "noise", "sampling"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_replaced_tensor_is_no_update(way: str) -> None:
+    model = linear()
+    _, _, make = prepared(model, way=way)
+    private = make()
+    plain_loop(private)
+    model.bias = nn.Parameter(model.bias.detach().clone())
+    with pytest.raises(UsageError, match="replaced in the round"):
+        private.update()

@@ -112,6 +112,30 @@ def test_missing_at_the_midpoint(tmp_path: Path) -> None:
     assert split.train_y[empty].tolist() == [1]
 
 
+def test_missing_in_one_column_only(tmp_path: Path) -> None:
+    columns = {
+        "age": Column(low=-20, high=40),
+        "income": Column(low=-100, high=100, missing_values=["0"]),
+    }
+    text = "age,income,default\n0,0,0\n40,100,1\n"
+    entries: dict[str, Any] = {"columns": columns, "drop": []}
+    with pytest.raises(UsageError, match="2: column 'income': the value is missing"):
+        read(tmp_path, text, **entries)
+    split = read(tmp_path, text, missing="midpoint", **entries)["bank-a"]
+    got, _ = rows_by_order(split)
+    np.testing.assert_allclose(got, np.array([[-1 / 3, 0], [1, 1]]), atol=1e-6)
+
+
+def test_a_class_may_take_several_values_together(tmp_path: Path) -> None:
+    columns = {"v": Column(low=0, high=4)}
+    text = "v,default\n" + "".join(f"{i},{i}.0\n" for i in range(5))
+    entries: dict[str, Any] = {"columns": columns, "drop": []}
+    split = read(tmp_path, text, classes=[0, [1, 2, 4], [3]], **entries)["bank-a"]
+    v = ((split.train_x[:, 0] + 1) * 2).round().astype(int)
+    got = dict(zip(v.tolist(), split.train_y.tolist(), strict=True))
+    assert got == {0: 0, 1: 1, 2: 1, 3: 2, 4: 1}
+
+
 def test_header_from_the_plan_and_byte_order_mark(tmp_path: Path) -> None:
     body = CSV.partition("\n")[2]
     named = read(tmp_path, body, header=["id", "age", "income", "sex", "default"])
@@ -180,6 +204,7 @@ def test_missing_file_points_to_data(tmp_path: Path) -> None:
     "changes",
     [
         {"classes": [1, 1.0]},
+        {"classes": [0, [1, 2], [2, 3]]},
         {"label": "age"},
         {"drop": ["age"]},
         {"columns": {"age": Column(values=["a", "b", "a"])}},

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Events: what a release costs, as ledgers hold it (SPEC.md, 5.2)."""
+
+import math
+import unicodedata
+from dataclasses import dataclass, replace
+from typing import Any
+
+from canonical import Malformed, fields, text
+
+SKELLAM, DISCRETE_GAUSSIAN = "skellam", "discrete-gaussian"
+_LEAST, _MOST = 1e-50, 1e50
+_LEAST_DEVIATION = 0.5
+_MOST_TIMES = 1000000  # shares of a sum, and repetitions
+_MOST_VALUES = 2**53
+_UNPRINTED = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"}
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a release costs: Gaussian noise, perhaps sampled, `count` times over.
+
+    `rate` is None where nothing is sampled; `noise` is None where there is none, and
+    then `reason` says why.
+    """
+
+    noise: float | None
+    rate: float | None = None
+    count: int | None = None
+    reason: str = ""
+
+    @property
+    def private(self) -> bool:
+        return self.noise is not None
+
+    def own_share(self) -> "Event":
+        """The event in the view of everybody else, all together."""
+        return self
+
+    def unsampled(self) -> "Event":
+        """The same, as if every record took part in each step."""
+        return replace(self, rate=None)
+
+
+@dataclass(frozen=True, order=True)
+class Sum:
+    """What a release into a sum over clients costs, in steps of the grid.
+
+    `scale` is the variance of one share (Skellam), or its parameter (discrete
+    Gaussian); `last` is the L1 sensitivity, or the number of values.
+    """
+
+    kind: str
+    rate: float
+    scale: float
+    shares: int
+    l2: float
+    last: float
+
+    private = True
+    reason = ""
+
+    def own_share(self) -> "Sum":
+        """The event in the view of everybody else, all together."""
+        return replace(self, shares=1)
+
+    def unsampled(self) -> "Sum":
+        """The same, as if every record took part in each step."""
+        return replace(self, rate=1.0)
+
+    def group(self, k: int) -> "Sum":
+        """For k records, or clients, all of them in each sum."""
+        last = k * self.last if self.kind == SKELLAM else self.last
+        return replace(self, rate=1.0, l2=k * self.l2, last=last)
+
+    def bounded(self) -> bool:
+        """Whether no number of it is above what an event may have."""
+        numbers = [self.scale, self.l2]
+        numbers += [self.last] if self.kind == SKELLAM else []
+        return max(numbers) <= _MOST
+
+    def checked(self) -> "Sum":
+        """Itself, or `Malformed` where a number of it may not stand in an event."""
+        least_scale = _LEAST if self.kind == SKELLAM else _LEAST_DEVIATION
+        if not (self.bounded() and self.scale >= least_scale and self.l2 >= 1):
+            raise Malformed("a number of a sum's event is out of range")
+        if self.kind == SKELLAM and self.last < self.l2:
+            raise Malformed("an L1 sensitivity is below the L2 sensitivity")
+        return self
+
+
+AnyEvent = Event | Sum
+
+
+def decimal(value: Any, most: float = math.inf) -> float:
+    """A number above zero, in the one spelling it has (SPEC.md, 2.4)."""
+    try:
+        number = float(text(value))
+    except ValueError:
+        raise Malformed("a decimal is no number") from None
+    if not 0 < number <= most or math.isinf(number) or repr(number) != value:
+        raise Malformed("a decimal is out of range, or not in its shortest form")
+    return number
+
+
+def _gaussian(value: Any) -> Event:
+    kind = value.get(0) if isinstance(value, dict) else None
+    if kind == "gaussian":
+        _, noise = fields(value, str, str)
+        return Event(decimal(noise))
+    if kind == "poisson-gaussian":
+        _, rate, noise = fields(value, str, str, str)
+        return Event(decimal(noise), decimal(rate, 1.0))
+    raise Malformed("an event of no known mechanism")
+
+
+def _sum(kind: str, value: Any) -> Sum:
+    of_last = str if kind == SKELLAM else int
+    _, rate, scale, shares, l2, last = fields(value, str, str, str, int, str, of_last)
+    if not 1 <= shares <= _MOST_TIMES:
+        raise Malformed("a sum has no shares, or too many")
+    if kind == SKELLAM:
+        last = decimal(last)
+    elif not 1 <= last <= _MOST_VALUES:
+        raise Malformed("a sum has no values, or too many")
+    sizes = decimal(rate, 1.0), decimal(scale), shares, decimal(l2), last
+    return Sum(kind, *sizes).checked()
+
+
+def read_event(value: Any) -> AnyEvent:
+    """The event that this value of a ledger is, or `Malformed`."""
+    kind = value.get(0) if isinstance(value, dict) else None
+    if kind == "repeated":
+        _, inner, count = fields(value, str, dict, int)
+        if not 1 <= count <= _MOST_TIMES:
+            raise Malformed("an event is repeated too often, or not at all")
+        once = _gaussian(inner)
+        return Event(once.noise, once.rate, count)
+    if kind == "non-private":
+        _, reason = fields(value, str, str)
+        if not 1 <= len(reason) <= 500 or not reason.strip(" "):
+            raise Malformed("a reason is empty, or too long")
+        if any(unicodedata.category(c) in _UNPRINTED for c in reason if c != " "):
+            raise Malformed("a reason is not one line of printable text")
+        return Event(None, reason=reason)
+    if kind in (SKELLAM, DISCRETE_GAUSSIAN):
+        return _sum(kind, value)
+    return _gaussian(value)

@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 FLOWER := .venv-flower
 FLOWER_STAMP := $(FLOWER)/.installed
 
-.PHONY: setup browser demo test test-long lint types floors check bench bench-tenseal bench-train bench-flower clean
+.PHONY: setup browser demo test test-long lint types floors check bench bench-tenseal bench-train bench-flower results clean
 
 setup: $(STAMP)
 
@@ -57,6 +57,10 @@ bench-tenseal: $(STAMP)
 # Ways to fine-tune beside each other; ARGS="--quick", ARGS="--data FOLDER" for texts.
 bench-train: $(STAMP)
 	@$(BIN)/python benchmarks/training.py $(ARGS)
+
+# docs/results.* anew, from real data: make results DATA=FOLDER (hours; it can be stopped).
+results: $(STAMP)
+	@$(BIN)/python examples/results.py --data $(DATA)
 
 # Flower beside ours, in an environment of its own; ARGS="--quick" for one case.
 $(FLOWER_STAMP): pyproject.toml constraints.txt

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -35,9 +36,10 @@ from .privacy import (
     calibrate_noise,
     calibrate_release,
     epsilon,
-    own_share,
+    seen,
 )
 from .privacy.grid import Grid
+from .rotation import padded
 from .sections import MemberEntry, read_document
 
 __all__ = [
@@ -149,6 +151,11 @@ class Plan:
         return self.privacy.mode == "distributed"
 
     @property
+    def view(self) -> int | None:
+        """For how many clients that collude epsilon is a limit; None: all others."""
+        return self.parties.max_colluding if self.distributed else None
+
+    @property
     def values(self) -> int:
         """Of a distributed plan: the model's size, which its grid depends on."""
         if self.model.values is None:
@@ -188,6 +195,7 @@ class Plan:
             clip_norm=p.clip_norm,
             noise_multiplier=noise_multiplier,
             shares=self.min_clients - self.parties.max_colluding,
+            colluding=self.parties.max_colluding,
             clients=len(self.names),
             word_bits=self.protection.word_bits,
             clip=self.protection.clip,
@@ -238,18 +246,19 @@ class Plan:
 
     def projected_epsilon(self) -> float:
         """Epsilon of all budgeted releases of one member, spare ones included."""
-        return self._epsilon([self.release] * self._budgeted)
+        return self._epsilon(self.release)
 
     def projected_own_share(self) -> float:
         """The same where all others collude: only its own noise is left to a member."""
-        return self._epsilon([own_share(self.release)] * self._budgeted)
+        return self._epsilon(seen(self.release, None))
 
     def projected_consortium(self) -> float:
         """The same for a record at every member; that of one where none is at two."""
         members = 1 if self.privacy.overlap == "disjoint" else len(self.names)
-        return self._epsilon([self.release] * (self._budgeted * members))
+        return self._epsilon(self.release, members=members)
 
-    def _epsilon(self, releases: list[Event]) -> float:
+    def _epsilon(self, release: Event, *, members: int = 1) -> float:
+        releases = Counter({release: self._budgeted * members})
         return epsilon(releases, delta=self.privacy.delta).value
 
     # -- what an attempt is made of ----------------------------------------------
@@ -454,7 +463,8 @@ class Plan:
         if not self.distributed or self.privacy.noise_multiplier is not None:
             _ = self.encoding  # SPEC masking, section 3: no sum may wrap
         if self.protection.kind == "ckks":
-            self._packing(1)  # raises where no ring holds one word
+            sized = self.distributed and self.model.values is not None
+            self._packing(padded(self.values) if sized else 1)  # raises: no ring
         limit = self.privacy.epsilon
         if self.privacy.noise_multiplier is None:
             return

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,14 @@ import pytest
 from secure_fl.errors import PlanError, UsageError
 from secure_fl.identity import key_to_text
 from secure_fl.plan import Plan, endorse, load_plan, verify_endorsement
-from secure_fl.privacy import DiscreteGaussian, PoissonGaussian, Repeated, Skellam
+from secure_fl.privacy import (
+    DiscreteGaussian,
+    Gaussian,
+    PoissonGaussian,
+    Repeated,
+    Skellam,
+    epsilon,
+)
 
 from .consortium import identities
 
@@ -142,6 +150,7 @@ def test_a_wrong_entry_is_named(key: str, parts: dict[str, str]) -> None:
         ("epsilon = 3.0", "epsilon = inf"),
         ("delta = 1e-5", "delta = 0.5"),
         ("delta = 1e-5", "delta = 0.0"),
+        ("delta = 1e-5", "delta = 9e-11"),  # no accountant has so many digits
         ("sampling_rate = 0.1", "sampling_rate = 1.1"),
         ('mode = "local"', 'mode = "trust-me"'),
         ('"bank-2"', '"bank-1"'),
@@ -309,6 +318,8 @@ def test_noise_follows_from_epsilon_and_the_models_size() -> None:
     # Half of the variance is left to a member whom all others betray.
     assert 1.4 * 3.0 < plan.projected_own_share() < 3 * 3.0
     assert make().projected_own_share() == make().projected_epsilon()
+    assert plan.release.colluding == plan.view == 1
+    assert make().view is None
     with pytest.raises(UsageError, match="has 501 values, and the plan says 500"):
         plan.length(501)
     with pytest.raises(PlanError, match="is 500, and the model has 501") as caught:
@@ -356,6 +367,7 @@ def test_more_who_collude_and_fewer_who_must_come_leave_fewer_shares() -> None:
         ("privacy.sampling_rate", OF_CLIENTS[:1], {}),
         ("parties.members", [], {"weight": "2"}),
         ("parties.max_colluding", [], {"parties": "max_colluding = 0"}),
+        ("privacy.sampling_rate", [("records = 3000", "records = 800001")], {}),
         ("training", [], {"rest": ""}),
         ("training.schedule", [], {"rest": TRAINING + 'schedule = "cosine"'}),
         ("training.schedule", OF_CLIENTS, {"rest": TRAINING + 'schedule = "linear"'}),
@@ -366,6 +378,9 @@ def test_more_who_collude_and_fewer_who_must_come_leave_fewer_shares() -> None:
         ("protection.step", [], {**STATED, "protection": "step = 0.01"}),
         ("protection.clip", [], {**STATED, "protection": "clip = 0.5"}),
         ("protection.word_bits", [], {**STATED, "protection": "word_bits = 16"}),
+        # The aggregator would see every vector under one share of the noise.
+        ("protection.kind", [('"masking"', '"plain"')], {}),
+        ("privacy.delta", [("delta = 1e-5", "delta = 1e-300")], {**STATED}),
     ],
 )
 def test_what_a_sum_cannot_be_is_named(
@@ -396,6 +411,43 @@ def test_what_belongs_to_sums_is_refused_elsewhere(
         Plan(source.encode())
     assert caught.value.key == key
     assert "mode = 'distributed'" in caught.value.hint
+
+
+def test_a_ring_is_tried_with_all_words_of_a_sum() -> None:
+    """The plan is refused, and not the first round of its run."""
+    rounds = ("count = 3", "count = 1000\nmax_attempts = 10")
+    ckks = ('"masking"', '"ckks"')
+    few = {"model": "values = 100"}
+    assert distributed(rounds, ckks, **few).packing(100).blocks(128) == 1
+    with pytest.raises(PlanError, match="too many") as caught:
+        distributed(rounds, ckks, model=f"values = {2**30}")
+    assert caught.value.key == "rounds.count"
+    assert distributed(rounds, ckks).protection.kind == "ckks"  # a draft: not known
+
+
+def test_what_everybody_may_spend_is_counted_and_not_listed() -> None:
+    """A thousand members times 10,000 rounds: ten million releases."""
+    members = "".join(f'  {{ name = "m{i}", records = 100 }},\n' for i in range(997))
+    source = text(privacy="noise_multiplier = 5000.0").replace(
+        "members = [\n", f"members = [\n{members}"
+    )
+    for old, new in (
+        ("count = 3", "count = 9999"),
+        ("local_steps = 10", "local_steps = 1"),
+        ('"disjoint"', '"overlapping"'),
+        ("sampling_rate = 0.1", "sampling_rate = 1.0"),
+    ):
+        assert source.count(old) == 1
+        source = source.replace(old, new)
+    plan = Plan(source.encode())
+    tracemalloc.start()
+    whole = plan.projected_consortium()
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Gaussian noise alone: 10^7 releases are one with sqrt(10^7) times less noise.
+    one = epsilon([Gaussian(5000.0 / 1e7**0.5)], delta=1e-5).value
+    assert whole == pytest.approx(one, rel=1e-3)
+    assert most < 40e6
 
 
 def test_a_completed_plan_states_its_grid() -> None:

@@ -20,10 +20,14 @@ _EVERY = {_LOCAL, _SUM, _SHARE}
 
 @dataclass(frozen=True)
 class View:
-    """Who is claimed to learn little: `about` is "local", "sum" or "share"."""
+    """Who is claimed to learn little: `about` is "local", "sum" or "share".
+
+    So many `colluding` clients beside the aggregator; None is everybody else.
+    """
 
     unit: str
     about: str
+    colluding: int | None
 
     @property
     def name(self) -> str:
@@ -31,19 +35,14 @@ class View:
 
     def of(self, event: AnyEvent) -> AnyEvent:
         """What of an event counts in this view."""
-        return event if self.about == _SUM else event.own_share()
+        return event.seen(self.colluding)
 
 
 def views(plan: Plan) -> list[View]:
     """The views that the plan's report makes claims in, in their order."""
     if plan.grid is None:
-        return [View(plan.unit, _LOCAL)]
-    found = [View(plan.unit, _SUM), View(plan.unit, _SHARE)]
-    return found if plan.kind != "plain" else found[::-1]
-
-
-def headline(plan: Plan) -> View:
-    return views(plan)[0]
+        return [View(plan.unit, _LOCAL, plan.view)]
+    return [View(plan.unit, _SUM, plan.view), View(plan.unit, _SHARE, None)]
 
 
 def not_claimed(plan: Plan) -> list[str]:
@@ -102,7 +101,6 @@ def _claim(
     clients = {one.client: _client(plan, one, view) for one in ledgers}
     consortium = _consortium(plan, ledgers, clients, view)
     proved = not start[5] and consortium["epsilon"] != "infinity"
-    proved = proved and not (view.about == _SUM and plan.kind == "plain")
     release, releases = view.of(plan.release), plan.rounds + plan.spare
     many = 1 if plan.overlap == "disjoint" else len(plan.members)
     return {

@@ -11,7 +11,8 @@ from canonical import Malformed, fields, text
 SKELLAM, DISCRETE_GAUSSIAN = "skellam", "discrete-gaussian"
 _LEAST, _MOST = 1e-50, 1e50
 _LEAST_DEVIATION = 0.5
-_MOST_TIMES = 1000000  # shares of a sum, and repetitions
+_MOST_TIMES = 1000000
+_MOST_CLIENTS = 1000  # members of a plan: shares of a sum, and who may collude
 _MOST_VALUES = 2**53
 _UNPRINTED = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"}
 
@@ -33,8 +34,8 @@ class Event:
     def private(self) -> bool:
         return self.noise is not None
 
-    def own_share(self) -> "Event":
-        """The event in the view of everybody else, all together."""
+    def seen(self, colluding: int | None) -> "Event":
+        """Itself, whoever looks: the noise is its client's own."""
         return self
 
     def unsampled(self) -> "Event":
@@ -47,21 +48,29 @@ class Sum:
     """What a release into a sum over clients costs, in steps of the grid.
 
     `scale` is the variance of one share (Skellam), or its parameter (discrete
-    Gaussian); `last` is the L1 sensitivity, or the number of values.
+    Gaussian); `shares` are of honest clients, beside `colluding` others; `last` is the
+    L1 sensitivity, or the number of values.
     """
 
     kind: str
     rate: float
     scale: float
     shares: int
+    colluding: int
     l2: float
     last: float
 
     private = True
     reason = ""
 
-    def own_share(self) -> "Sum":
-        """The event in the view of everybody else, all together."""
+    def seen(self, colluding: int | None) -> "Sum":
+        """The event as so many colluding clients see it, or everybody else (None).
+
+        Where more collude than its run assumed, no protection is left, and of the
+        noise only the client's own share.
+        """
+        if colluding is not None and colluding <= self.colluding:
+            return self
         return replace(self, shares=1)
 
     def unsampled(self) -> "Sum":
@@ -116,15 +125,17 @@ def _gaussian(value: Any) -> Event:
 
 def _sum(kind: str, value: Any) -> Sum:
     of_last = str if kind == SKELLAM else int
-    _, rate, scale, shares, l2, last = fields(value, str, str, str, int, str, of_last)
-    if not 1 <= shares <= _MOST_TIMES:
-        raise Malformed("a sum has no shares, or too many")
+    _, rate, scale, shares, colluding, l2, last = fields(
+        value, str, str, str, int, int, str, of_last
+    )
+    if not 1 <= shares <= _MOST_CLIENTS or not 0 <= colluding <= _MOST_CLIENTS:
+        raise Malformed("a sum is of no clients, or of too many")
     if kind == SKELLAM:
         last = decimal(last)
     elif not 1 <= last <= _MOST_VALUES:
         raise Malformed("a sum has no values, or too many")
-    sizes = decimal(rate, 1.0), decimal(scale), shares, decimal(l2), last
-    return Sum(kind, *sizes).checked()
+    noise = decimal(rate, 1.0), decimal(scale), shares, colluding
+    return Sum(kind, *noise, decimal(l2), last).checked()
 
 
 def read_event(value: Any) -> AnyEvent:

@@ -39,7 +39,8 @@ _KNOWN = (
     ("gaussian-pld", 4.3771781, False, None, 1.0, 1),
     ("half-noise-pld", 9.9972559, False, None, 0.5, 1),
 )
-_KNOWN_SUM = ("skellam-rdp", 1.224968, Sum(SKELLAM, 0.05, 100.0, 4, 10.0, 40.0), 100)
+_SUM = Sum(SKELLAM, 0.05, 100.0, 4, 1, 10.0, 40.0)
+_KNOWN_SUM = ("skellam-rdp", 1.224968, _SUM, 100)
 
 
 class Contradiction(Exception):

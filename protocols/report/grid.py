@@ -26,6 +26,7 @@ class Terms:
     rate: float
     clients: int
     shares: int
+    colluding: int
     word_bits: int
     openings: int
     clip: float | None
@@ -119,13 +120,13 @@ def _release(terms: Terms, words: int, step: float, variance: float) -> Sum:
         l2 = math.sqrt(min(u * u + h * h + (u + h), (u + 2 * h) * (u + 2 * h)))
     else:
         l2 = u + root
+    clients = terms.shares, terms.colluding
     if terms.kind == SKELLAM:
         if variance > _MOST_VARIANCE:
             raise Malformed("the noise is too large to be drawn")
         l1 = min(root * l2, l2 * l2)
-        return Sum(SKELLAM, terms.rate, variance, terms.shares, l2, l1).checked()
+        return Sum(SKELLAM, terms.rate, variance, *clients, l2, l1).checked()
     if words > _MOST_EXACT:
         raise Malformed("the vector is too long for discrete Gaussian noise")
     deviation = math.sqrt(variance)
-    kind = DISCRETE_GAUSSIAN
-    return Sum(kind, terms.rate, deviation, terms.shares, l2, words).checked()
+    return Sum(DISCRETE_GAUSSIAN, terms.rate, deviation, *clients, l2, words).checked()

@@ -66,7 +66,7 @@ def _mechanism(plan: Plan) -> dict[str, Any]:
         "local_steps": plan.local_steps,
         "noise_domain": "float" if plan.grid is None else "integers",
         "precision": _precision(plan),
-        "nan_policy": "charged" if by_client else "zero-or-charged",
+        "nan_policy": "zero" if by_client else "zero-or-charged",
         "empty_batch_policy": "no-batches" if by_client else "noise-only",
     }
     return found if plan.grid is None else {**found, "sum": _sum(plan.grid)}

@@ -29,6 +29,7 @@ FILE = "plan.toml"
 HOLDER = "key holder"
 _LEAST_DELTA = 1e-10
 _LOCAL_CLIP = 16.0
+_MOST_SUMMED = 80_000  # records in a batch of a distributed plan
 _MOST_VALUES = 2**32
 
 
@@ -101,6 +102,11 @@ class Plan:
         if self.grid is not None:
             return self.grid.release
         return Event(self.noise, self.rate, self.local_steps)
+
+    @property
+    def view(self) -> int | None:
+        """How many collude where its epsilon is a limit; None for everybody else."""
+        return None if self.grid is None else self.max_colluding
 
     @property
     def hash(self) -> bytes:
@@ -233,7 +239,7 @@ def _plan(raw: bytes, top: dict[str, Any]) -> Plan:
     _check_keys(protection, parties, members)
     if protection["keep_vectors"] and protection["kind"] == "plain":
         raise _Contradiction("protection.keep_vectors would publish every update")
-    _check_mode(privacy, model, parties["max_colluding"], members)
+    _check_mode(entries, members)
     units = max(member.records for member in members)
     if privacy["unit"] == "client":
         units = len(members)
@@ -309,27 +315,31 @@ def _descent(privacy: dict[str, Any], training: Any) -> Descent | None:
     )
 
 
-def _check_mode(
-    privacy: dict[str, Any],
-    model: dict[str, Any],
-    colluding: int,
-    members: tuple[Member, ...],
-) -> None:
+def _check_mode(entries: dict[str, Any], members: tuple[Member, ...]) -> None:
     """What goes with local and with distributed plans, and with their units."""
+    privacy = entries["privacy"]
     if privacy["mode"] == "local":
         wrong = {
             "privacy.unit": privacy["unit"] != "record",
             "privacy.noise": privacy["noise"] is not None,
-            "model.values": model["values"] is not None,
+            "model.values": entries["model"]["values"] is not None,
         }
     else:
         by_client = privacy["unit"] == "client"
         wrong = {
             # Every client sees the models, and knows its own noise.
-            "parties.max_colluding": colluding == 0,
+            "parties.max_colluding": entries["parties"]["max_colluding"] == 0,
+            # Nothing would hide the shares.
+            "protection.kind": entries["protection"]["kind"] == "plain",
             "privacy.overlap": privacy["overlap"] != "disjoint",
             "privacy.sampling_rate": by_client and privacy["sampling_rate"] != 1,
             "privacy.local_steps": not by_client and privacy["local_steps"] != 1,
+            # Beyond, rounding may add more than the sensitivity has to spare.
+            "privacy.sampling_rate, with so many records": not by_client
+            and any(
+                privacy["sampling_rate"] * member.records > _MOST_SUMMED
+                for member in members
+            ),
             "a weight": any(member.weight != 1 for member in members),
         }
     for name, refused in wrong.items():
@@ -354,6 +364,7 @@ def _grid(entries: dict[str, Any], clients: int, shares: int) -> Grid:
         rate=privacy["sampling_rate"],
         clients=clients,
         shares=shares,
+        colluding=entries["parties"]["max_colluding"],
         word_bits=protection["word_bits"],
         openings=rounds["count"] * rounds["max_attempts"],
         clip=protection["clip"],

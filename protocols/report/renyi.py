@@ -40,11 +40,10 @@ def _skellam(event: Sum) -> Any:
 
 
 def _discrete(event: Sum) -> Any:
-    # Kairouz et al. 2021, proposition 14.
+    # Kairouz et al. 2021, proposition 14 and theorem 1.
     values, m = event.last, event.l2 / (math.sqrt(event.shares) * event.scale)
     t = _apart(event.shares, event.scale)
-    least = min(m**2 + t * values / 2, (m + t * math.sqrt(values)) ** 2)
-    return lambda a: a / 2 * least
+    return lambda a: a / 2 * m**2 + np.maximum(1, a / 4) * t * values
 
 
 @lru_cache(maxsize=1024)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from canonical import Malformed, digest, key_text, refuse
-from claims import NOT_PROTECTED, assumptions, claims, headline, not_claimed
+from claims import NOT_PROTECTED, assumptions, claims, not_claimed
 from context import CKKS, Session
 from events import SKELLAM, AnyEvent, Sum
 from figures import Contradiction, epsilon, known_answers, num, r6, spent
@@ -246,8 +246,8 @@ class _Builder:
         ]
 
     def _over_rounds(self, ledger: Ledger) -> list[dict[str, Any]]:
-        view = headline(self._plan)
-        charged = [(r, view.of(r.event)) for r in ledger.charged()]
+        view = self._plan.view
+        charged = [(r, r.event.seen(view)) for r in ledger.charged()]
         found = []
         for end in self._rounds:
             number = end.body[0]
@@ -323,6 +323,7 @@ def _event(event: AnyEvent) -> dict[str, Any]:
             "mechanism": event.kind,
             "rate": r6(event.rate),
             "shares": event.shares,
+            "colluding": event.colluding,
             "l2": r6(event.l2),
         }
         if event.kind == SKELLAM:

@@ -224,7 +224,7 @@ def _check_ledgers(
 
 def _check_budgets(verdict: Verdict, ledgers: list[Ledger], plan: Plan) -> None:
     for ledger in ledgers:
-        events = [release.event for release in ledger.charged()]
+        events = [release.event.seen(plan.view) for release in ledger.charged()]
         file = file_of(ledger.client)
         try:
             spends = epsilon(spent(events), plan.delta)
@@ -234,7 +234,10 @@ def _check_budgets(verdict: Verdict, ledgers: list[Ledger], plan: Plan) -> None:
         if spends > plan.epsilon * SLACK and not stated:
             refuse("V-BUDGET-1", file, f"its releases spend {spends}, over the plan's")
         verdict.epsilon[ledger.client] = spends
-        where = "" if plan.grid is None else ", of sums with all shares of the noise"
+        if plan.view is None:
+            where = ", whoever else colludes"
+        else:
+            where = f", with at most {plan.view} colluding"
         verdict.checks.append(
             f"epsilon of {ledger.client}: {spends:.6g} at delta {plan.delta:g}{where}"
         )

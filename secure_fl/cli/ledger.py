@@ -14,7 +14,7 @@ from rich.table import Table
 
 from ..errors import UsageError, VerificationError
 from ..identity import Identity, key_from_text
-from ..privacy import Ledger, LedgerExport, read_export
+from ..privacy import Ledger, LedgerExport, accountant_of, read_export
 from ..privacy.book import Book
 from ..privacy.spending import Spending, Spent, spending
 from .keys import passphrase_option, secret_bytes
@@ -58,7 +58,9 @@ def show(
     """Show what every client's data sets have spent.
 
     Budgets hold over all runs. The epsilons of years and runs are of their releases
-    alone and do not add up: together, releases cost less than their sum.
+    alone and do not add up: together, releases cost less than their sum. Opened sums
+    count against as many colluding clients as each run's plan assumed; a run that
+    assumes more, and every run in local mode, counts them for more.
     """
     books = []
     for path in _ledgers(home, client):
@@ -239,6 +241,7 @@ def _lineage(ledger: Ledger, wanted: str | None) -> str:
 
 _Account = tuple[Book, Spending | None]
 _NOTHING: Final = "nothing was ever reserved"
+_SUMS: Final = "opened sums: against as many colluders as each plan assumed"
 
 
 def _put(accounts: list[_Account], *, as_json: bool) -> None:
@@ -269,6 +272,8 @@ def _print(book: Book, spent: Spending | None, console: Console) -> None:
         f"{safe(last.unit)}, {safe(last.adjacency)}",
         soft_wrap=True,
     )
+    if _has_sums(book):
+        console.print(_SUMS, soft_wrap=True)
     table = Table()
     for heading in ("", "first", "last"):
         table.add_column(heading)
@@ -284,6 +289,11 @@ def _print(book: Book, spent: Spending | None, console: Console) -> None:
     console.print(table)
 
 
+def _has_sums(book: Book) -> bool:
+    """Whether shares of several clients' noise are in what it says was spent."""
+    return accountant_of(book.charged()) == "RDP"
+
+
 def _row(table: Table, label: str, spent: Spent) -> None:
     table.add_row(
         label,
@@ -296,7 +306,7 @@ def _row(table: Table, label: str, spent: Spent) -> None:
 
 
 def _as_dict(book: Book, spent: Spending | None) -> dict[str, Any]:
-    answer = {
+    answer: dict[str, Any] = {
         "client": book.client,
         "lineage": book.lineage,
         "entries": len(book.entries),
@@ -304,6 +314,8 @@ def _as_dict(book: Book, spent: Spending | None) -> dict[str, Any]:
     }
     if spent is None:
         return answer
+    if _has_sums(book):
+        answer["colluders"] = "as each plan assumed"
     return {
         **answer,
         "unit": spent.last.unit,

@@ -102,8 +102,7 @@ def _shared_noise(plan: Plan) -> dict[str, Any]:
         "noise_shares": grid.shares,
         "noise_of_a_share_in_steps": round(grid.deviation, 1),
         "coordinate_clip": grid.clip,
-        "a_dropout": f"costs no privacy: {grid.shares} honest members' noise is enough,"
-        f" and no sum of fewer than {plan.min_clients} members is opened",
+        "a_dropout": f"costs no privacy: {grid.shares} honest shares are enough",
     }
 
 

@@ -67,6 +67,7 @@ def train_alone(
                     delta=plan.privacy.delta,
                     limit=plan.privacy.epsilon,
                     now=int(time.time()),
+                    view=plan.view,
                 )
 
             update = trainer(

@@ -79,9 +79,6 @@ def run(
             "a run without a folder cannot be resumed", hint="give its folder: out=..."
         )
     source_random = random or SystemRandom()
-    if source.distributed and source.privacy.noise == "discrete-gaussian":
-        # One draw for nothing: what cannot be drawn is told before anything is charged.
-        source_random.discrete_gaussian(1.0, 1)
     with contextlib.ExitStack() as stack:
         if resume:
             assert out_path is not None
@@ -91,6 +88,8 @@ def run(
                 require_empty(out_path)
             setup = prepare(source, model, out_path, home_path, source_random, stack)
         try:
+            if setup.plan.distributed:  # told before anything is charged
+                setup.plan.grid.check_source(source_random)
             simulation = Simulation(
                 setup,
                 clients,

@@ -140,6 +140,7 @@ class Simulation:
                 [plan.release] * plan.rounds.count,
                 delta=plan.privacy.delta,
                 limit=plan.privacy.epsilon,
+                view=plan.view,
             )
         assert plan.run_id is not None
         self._transcript.append(

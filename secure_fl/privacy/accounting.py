@@ -87,6 +87,7 @@ DISTRUST: Final = (
 )
 
 Accountant = Literal["PLD", "RDP"]
+Releases = Sequence[Event] | Counter[Event]  # one by one, or how many of each
 Counts = tuple[tuple[Mechanism | Discrete, int], ...]
 
 
@@ -115,7 +116,7 @@ class Bound:
     accountant: Accountant
 
 
-def counted(events: Sequence[Event]) -> Counts | None:
+def counted(events: Releases) -> Counts | None:
     """Every mechanism with its count, in one order; None where one is not private."""
     counter: Counter[Mechanism | Discrete] = Counter()
     for event, times in Counter(events).items():
@@ -149,7 +150,7 @@ def _releases(counts: Counts) -> list[tuple[PoissonGaussian, int]]:
     return [(m, n) for m, n in counts if isinstance(m, PoissonGaussian)]
 
 
-def accountant_of(events: Sequence[Event]) -> Accountant:
+def accountant_of(events: Releases) -> Accountant:
     """Which method gives the epsilon of ``events``: "RDP" where any is discrete."""
     return "RDP" if any(isinstance(event, Discrete) for event in events) else "PLD"
 
@@ -423,7 +424,7 @@ def of_counts(counts: Counts, delta: float) -> Epsilon:
 # -- what callers ask ------------------------------------------------------------------
 
 
-def epsilon(events: Sequence[Event], *, delta: float) -> Epsilon:
+def epsilon(events: Releases, *, delta: float) -> Epsilon:
     """What all ``events`` together cost one record, added or removed.
 
     Holds where noise, rates and the number of releases were fixed beforehand, or the
@@ -443,7 +444,7 @@ def epsilon(events: Sequence[Event], *, delta: float) -> Epsilon:
     return of_counts(counts, delta)
 
 
-def rdp_epsilon(events: Sequence[Event], *, delta: float) -> float:
+def rdp_epsilon(events: Releases, *, delta: float) -> float:
     """By Renyi DP alone: much cheaper, and looser than a finite epsilon by PLD."""
     delta = check_delta(delta)
     counts = counted(events)

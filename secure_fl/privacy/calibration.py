@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
 from ..errors import PlanError
@@ -64,7 +65,7 @@ def calibrate_noise(*, epsilon: float, delta: float, rate: float, steps: int) ->
         if not good:
             raise PlanError(f"{value!r} is out of range", key=key)
     return _least_noise(
-        lambda noise: [Repeated(PoissonGaussian(rate, noise), steps)],
+        lambda noise: Counter([Repeated(PoissonGaussian(rate, noise), steps)]),
         f"{steps} steps",
         epsilon=epsilon,
         delta=delta,
@@ -83,7 +84,7 @@ def calibrate_release(
     if not 1 <= count <= MAX_COUNT:
         raise PlanError(f"{count!r} is out of range", key="rounds.count")
     return _least_noise(
-        lambda noise: [release(noise)] * count,
+        lambda noise: Counter({release(noise): count}),
         f"{count} releases",
         epsilon=epsilon,
         delta=delta,
@@ -91,7 +92,7 @@ def calibrate_release(
 
 
 def _least_noise(
-    events: Callable[[float], Sequence[Event]],
+    events: Callable[[float], Counter[Event]],
     what: str,
     *,
     epsilon: float,

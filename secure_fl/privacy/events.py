@@ -34,12 +34,13 @@ __all__ = [
     "float_from_text",
     "float_to_text",
     "from_wire",
-    "own_share",
+    "seen",
     "to_wire",
     "without_amplification",
 ]
 
 MAX_COUNT: Final = 10**6
+MAX_CLIENTS: Final = 1000  # of a plan
 MAX_REASON: Final = 500
 # In grid steps: far beyond what any grid holds, and no power of it that is needed
 # overflows or vanishes.
@@ -187,8 +188,9 @@ class Skellam:
     """One opened sum with Skellam noise, the difference of two Poisson variables.
 
     ``variance`` is that of one client's share, in squared grid steps, and ``shares``
-    how many clients' noise the adversary does not know: their shares add up.  ``l2``
-    and ``l1`` are the sensitivities in grid steps, rounding included
+    how many clients' noise the adversary does not know, where at most ``colluding``
+    clients are on its side: their shares add up.  ``l2`` and ``l1`` are the
+    sensitivities in grid steps, rounding included
     (:func:`.discrete.rounded_sensitivity`); ``rate`` is the Poisson sampling rate of
     the records, 1 where every record is in.  Raises UsageError for parameters out of
     range.
@@ -197,11 +199,12 @@ class Skellam:
     rate: float
     variance: float
     shares: int
+    colluding: int
     l2: float
     l1: float
 
     def __post_init__(self) -> None:
-        whole("number of shares", self.shares, 1, MAX_COUNT)
+        _check_clients(self)
         l2 = in_steps("L2 sensitivity", self.l2, 1)  # whole numbers that differ at all
         for name, number in (
             ("rate", probability("sampling rate", self.rate)),
@@ -218,21 +221,22 @@ class DiscreteGaussian:
     """One opened sum with the sum of ``shares`` independent discrete Gaussians.
 
     ``deviation`` is the parameter sigma of one client's share in grid steps, at least
-    one half, and ``shares`` how many clients' noise the adversary does not know.
-    Their sum is not quite a discrete Gaussian, for which ``values``, the number of
-    coordinates, is charged.  ``l2`` is the sensitivity in grid steps, rounding
-    included, and ``rate`` the Poisson sampling rate of the records.  Raises UsageError
-    for parameters out of range.
+    one half, and ``shares`` how many clients' noise the adversary does not know, where
+    at most ``colluding`` clients are on its side.  Their sum is not quite a discrete
+    Gaussian, for which ``values``, the number of coordinates, is charged.  ``l2`` is
+    the sensitivity in grid steps, rounding included, and ``rate`` the Poisson sampling
+    rate of the records.  Raises UsageError for parameters out of range.
     """
 
     rate: float
     deviation: float
     shares: int
+    colluding: int
     l2: float
     values: int
 
     def __post_init__(self) -> None:
-        whole("number of shares", self.shares, 1, MAX_COUNT)
+        _check_clients(self)
         whole("number of values", self.values, 1, MAX_VALUES)
         for name, number in (
             ("rate", probability("sampling rate", self.rate)),
@@ -244,6 +248,12 @@ class DiscreteGaussian:
 
 Discrete = Skellam | DiscreteGaussian
 """A single release with noise on the integer grid, in shares of several clients."""
+
+
+def _check_clients(release: Discrete) -> None:
+    whole("number of shares", release.shares, 1, MAX_CLIENTS)
+    whole("number of colluding clients", release.colluding, 0, MAX_CLIENTS)
+
 
 Event = Mechanism | Repeated | NonPrivate | Discrete
 
@@ -268,15 +278,18 @@ def without_amplification(event: Event) -> Event:
             return event
 
 
-def own_share(event: Event) -> Event:
-    """The same release as seen by everybody else together.
+def seen(event: Event, colluding: int | None) -> Event:
+    """The same release as seen by so many clients together, or by everybody else: None.
 
-    They know every share of its noise but the client's own.  Noise that a client adds
-    in full is its own already.
+    Where more of them collude than its plan assumed, that run's protection promises
+    nothing (SPEC masking, section 10), and of a sum's noise only the client's own share
+    is left.  Noise that a client adds in full is its own already.
     """
     match event:
         case Skellam() | DiscreteGaussian():
-            return replace(event, shares=1)
+            if colluding is None or colluding > event.colluding:
+                return replace(event, shares=1)
+            return event
         case _:
             return event
 
@@ -321,23 +334,25 @@ def to_wire(event: Event) -> wire.Value:
             return {0: _REPEATED, 1: to_wire(inner), 2: count}
         case NonPrivate(reason):
             return {0: _NON_PRIVATE, 1: reason}
-        case Skellam(rate, variance, shares, l2, l1):
+        case Skellam(rate, variance, shares, colluding, l2, l1):
             return {
                 0: _SKELLAM,
                 1: float_to_text(rate),
                 2: float_to_text(variance),
                 3: shares,
-                4: float_to_text(l2),
-                5: float_to_text(l1),
+                4: colluding,
+                5: float_to_text(l2),
+                6: float_to_text(l1),
             }
-        case DiscreteGaussian(rate, deviation, shares, l2, values):
+        case DiscreteGaussian(rate, deviation, shares, colluding, l2, values):
             return {
                 0: _DISCRETE_GAUSSIAN,
                 1: float_to_text(rate),
                 2: float_to_text(deviation),
                 3: shares,
-                4: float_to_text(l2),
-                5: values,
+                4: colluding,
+                5: float_to_text(l2),
+                6: values,
             }
 
 
@@ -365,16 +380,18 @@ def _parse(fields: wire.Fields) -> Event:
             rate=_number(fields, 1),
             variance=_number(fields, 2),
             shares=fields.integer(3),
-            l2=_number(fields, 4),
-            l1=_number(fields, 5),
+            colluding=fields.integer(4),
+            l2=_number(fields, 5),
+            l1=_number(fields, 6),
         )
     elif kind == _DISCRETE_GAUSSIAN:
         event = DiscreteGaussian(
             rate=_number(fields, 1),
             deviation=_number(fields, 2),
             shares=fields.integer(3),
-            l2=_number(fields, 4),
-            values=fields.integer(5),
+            colluding=fields.integer(4),
+            l2=_number(fields, 5),
+            values=fields.integer(6),
         )
     else:
         return _parse_mechanism(kind, fields)

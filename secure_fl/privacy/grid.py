@@ -58,6 +58,8 @@ class Grid:
     clip_norm, noise_multiplier, shares
         ``shares`` honest clients' noise has together a standard deviation of
         noise_multiplier * clip_norm in every coordinate
+    colluding
+        clients beside them of which nothing is assumed
     kind, unit, rate
         of the noise; of what is protected; of the Poisson sampling of records
     clients, word_bits
@@ -73,6 +75,7 @@ class Grid:
     clip_norm: float
     noise_multiplier: float
     shares: int
+    colluding: int
     clients: int
     word_bits: int
     clip: float
@@ -90,6 +93,7 @@ class Grid:
         clip_norm: float,
         noise_multiplier: float,
         shares: int,
+        colluding: int,
         clients: int,
         word_bits: int,
         clip: float | None,
@@ -135,6 +139,7 @@ class Grid:
             clip_norm=clip_norm,
             noise_multiplier=noise_multiplier,
             shares=shares,
+            colluding=colluding,
             clients=clients,
             word_bits=word_bits,
             clip=clip,
@@ -160,9 +165,10 @@ class Grid:
     def event(self) -> Discrete:
         """What one opened sum costs a record, or a client."""
         l2, l1 = self._sensitivities()
+        clients = self.shares, self.colluding
         if self.kind == "skellam":
-            return Skellam(self.rate, self.variance, self.shares, l2, l1)
-        return DiscreteGaussian(self.rate, self.deviation, self.shares, l2, self.padded)
+            return Skellam(self.rate, self.variance, *clients, l2, l1)
+        return DiscreteGaussian(self.rate, self.deviation, *clients, l2, self.padded)
 
     def check_source(self, random: RandomSource) -> None:
         """Raises UsageError where ``random`` cannot draw this noise, and draws nothing.

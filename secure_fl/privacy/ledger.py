@@ -29,7 +29,7 @@ from ..files import create_once
 from ..identity import Identity
 from .accounting import Epsilon, epsilon
 from .book import Book, Entry, Release, Reservation, Step, export_bytes
-from .events import Event
+from .events import Event, seen
 
 __all__ = ["Ledger"]
 
@@ -117,11 +117,20 @@ class Ledger:
     # -- what is asked before and after a release ------------------------------------
 
     def check(
-        self, lineage: str, events: Sequence[Event], *, delta: float, limit: float
+        self,
+        lineage: str,
+        events: Sequence[Event],
+        *,
+        delta: float,
+        limit: float,
+        view: int | None = None,
     ) -> None:
-        """Raises BudgetExceeded if ``events`` would overspend.  Writes nothing."""
+        """Raises BudgetExceeded if ``events`` would overspend.  Writes nothing.
+
+        ``view`` as in :meth:`reserve`.
+        """
         with self._reading(lineage) as book:
-            self._within(book, events, delta=delta, limit=limit)
+            self._within(book, events, delta=delta, limit=limit, view=view)
 
     def reserve(
         self,
@@ -136,6 +145,7 @@ class Ledger:
         delta: float,
         limit: float,
         now: int,
+        view: int | None = None,
     ) -> Reservation:
         """Charge ``event``.  Caller draws randomness for it only after this returns.
 
@@ -144,6 +154,9 @@ class Ledger:
         delta, limit
             epsilon of everything charged in the lineage, this included, stays at most
             ``limit`` at ``delta``
+        view
+            for how many clients that collude the limit is meant, None: for everybody
+            else; a sum of an earlier run counts as :func:`.events.seen` says
         now
             seconds since 1970
 
@@ -167,7 +180,7 @@ class Ledger:
                 limit=limit,
                 now=now,
             )
-            self._within(book, [event], delta=delta, limit=limit)
+            self._within(book, [event], delta=delta, limit=limit, view=view)
             self._append(book, entry)
         reservation = entry.reservation
         assert reservation is not None
@@ -232,12 +245,14 @@ class Ledger:
             return book.releases()
 
     def charged(self, lineage: str) -> list[Event]:
-        """The events of all reservations that were not aborted."""
+        """The events of all reservations that were not aborted, as they stand."""
         with self._reading(lineage) as book:
             return book.charged()
 
-    def spent(self, lineage: str, *, delta: float) -> Epsilon:
-        return epsilon(self.charged(lineage), delta=delta)
+    def spent(self, lineage: str, *, delta: float, view: int | None = None) -> Epsilon:
+        """Epsilon of all that was charged, in a ``view`` as in :meth:`reserve`."""
+        charged = [seen(event, view) for event in self.charged(lineage)]
+        return epsilon(charged, delta=delta)
 
     def export(self, lineage: str, *, identity: Identity) -> bytes:
         """The lineage's whole chain, signed: read with ``read_export``.
@@ -256,12 +271,19 @@ class Ledger:
     # -- within --------------------------------------------------------------------
 
     def _within(
-        self, book: Book, events: Sequence[Event], *, delta: float, limit: float
+        self,
+        book: Book,
+        events: Sequence[Event],
+        *,
+        delta: float,
+        limit: float,
+        view: int | None,
     ) -> None:
         if limit == float("inf"):
             return
-        charged = book.charged()
-        projected = epsilon([*charged, *events], delta=delta).value
+        charged = [seen(event, view) for event in book.charged()]
+        asked = [seen(event, view) for event in events]
+        projected = epsilon([*charged, *asked], delta=delta).value
         if projected > limit:
             raise BudgetExceeded(
                 self.client,

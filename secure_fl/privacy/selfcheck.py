@@ -47,7 +47,7 @@ def self_check() -> tuple[KnownAnswer, ...]:
     where two implementations of the mixtures behind :mod:`.groups` differ.
     """
     sampled = _at_1e5(Repeated(PoissonGaussian(0.01, 0.7), 120))
-    skellam = Skellam(rate=0.05, variance=100.0, shares=4, l2=10.0, l1=40.0)
+    skellam = Skellam(0.05, variance=100.0, shares=4, colluding=1, l2=10.0, l1=40.0)
     answers = tuple(
         KnownAnswer(name, expected, got, 1e-4)
         for name, expected, got in (

@@ -27,7 +27,8 @@ class Spent:
     """What some releases of one lineage cost together.
 
     epsilon
-        of the charged ones, composed, at the delta that was asked for
+        of the charged ones, composed, at the delta that was asked for; of opened sums,
+        for as many clients that collude as each one's plan assumed
     charged, aborted
         how many reservations stand, and how many were taken back unsent
     first, last

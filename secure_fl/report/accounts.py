@@ -71,10 +71,7 @@ def _over_rounds(report: Mapping[str, Any], say: Say) -> list[Block]:
     values = ", ".join(
         f"{name} {bound(line[-1]['epsilon'])}" for name, line in over.items() if line
     )
-    limit = claim["limit"]
-    spoken = say("over.alt.unlimited", values=values)
-    if limit is not None:
-        spoken = say("over.alt", limit=bound(limit), values=values)
+    spoken = say("over.alt", limit=bound(claim["limit"]), values=values)
     picture = Block(
         "picture",
         say("over.caption"),
@@ -83,7 +80,7 @@ def _over_rounds(report: Mapping[str, Any], say: Say) -> list[Block]:
             points,
             say("over.axis.x"),
             say("over.axis.y", delta=bound(claim["delta"])),
-            limit=None if limit is None else (say("over.limit"), float(limit)),
+            limit=(say("over.limit"), float(claim["limit"])),
             whole_x=True,
         ),
     )

@@ -11,24 +11,15 @@ __all__ = ["CHINESE_SUMS"]
 
 CHINESE_SUMS: Final[Mapping[str, str]] = {
     "subtitle.client": "本次运行可能向他人泄露了单个客户端的多少信息，以及如何核查",
-    "stamp.plain.why.distributed": "没有使用安全聚合：聚合方能读到每个客户端的向量，其"
-    "中只有该客户端自己的那一份噪声。关于已解出总和的声明不成立；另一项声明不依赖任何"
-    "保护。",
     # -- claims
     "claims.lead.record-sum": "对于聚合方，即使有至多 {colluding} 个客户端与其合谋，在 "
     "delta 为 {delta} 时，本次运行的模型和已解出的总和对任何一条训练记录的暴露程度不超"
     "过 epsilon {epsilon}。如果保护失效，或者有更多客户端合谋，则只剩第二项声明。"
     "epsilon 越小，能获知的单条记录信息越少。",
-    "claims.lead.record-share": "在 delta 为 {delta} 时，本次运行的模型和全部消息对任"
-    "何一条训练记录的暴露程度不超过 epsilon {epsilon}：这里只计入一个客户端的那一份噪"
-    "声。epsilon 越小，能获知的单条记录信息越少。",
     "claims.lead.client-sum": "对于聚合方，即使有至多 {colluding} 个客户端与其合谋，在 "
     "delta 为 {delta} 时，本次运行的模型和已解出的总和对任何一个客户端所发送内容的暴露"
     "程度不超过 epsilon {epsilon}。如果保护失效，或者有更多客户端合谋，则只剩第二项声"
     "明。epsilon 越小，能获知的单个客户端信息越少。",
-    "claims.lead.client-share": "在 delta 为 {delta} 时，本次运行的模型和全部消息对任"
-    "何一个客户端所发送内容的暴露程度不超过 epsilon {epsilon}：这里只计入它自己的那一"
-    "份噪声。epsilon 越小，能获知的单个客户端信息越少。",
     "claim.record-sum": "记录级，已解出总和的视角",
     "claim.record-share": "记录级，其他各方全部合谋",
     "claim.client-sum": "客户端级，已解出总和的视角",
@@ -45,7 +36,6 @@ CHINESE_SUMS: Final[Mapping[str, str]] = {
     "view.share": "除该客户端自己以外的所有人联手：即使保护被攻破，其他各方全部合谋，"
     "并且知道除它那一份以外的全部噪声，声明依然成立。",
     "view.infinite": "不防范任何人：在此视角下 epsilon 为无穷大。",
-    "view.exposed": "不防范任何人：没有保护时，能看到的不只是总和。",
     "unit.client": "一个完整的客户端",
     "adjacency.add-or-remove-one.client": "该客户端所发送的内容（与全零相比）",
     "claim.group.client": "{records} 个客户端合计的 epsilon",
@@ -63,7 +53,8 @@ CHINESE_SUMS: Final[Mapping[str, str]] = {
     "少 {min_clients} 个客户端的总和，每个向量至多出现在一个总和中，除此之外对任何向量"
     "一无所知。这是计算意义上的假设。",
     "assumption.honest-shares": "每个已解出的总和中，至少有 {shares} 个客户端是诚实的，"
-    "并加入了自己的那一份噪声。没有加入噪声的客户端按合谋者计。",
+    "并加入了自己的那一份噪声；在以前各次运行的总和中，其数量以账本所记为准。没有加入噪"
+    "声的客户端按合谋者计。",
     "assumption.share-first": "本软件包先裁剪、舍入到网格并加入该客户端的那一份噪声，"
     "之后才有数据离开客户端。",
     "assumption.trainer-gradients": "每个客户端的训练代码把模型和记录交给本软件包，由其"
@@ -77,21 +68,15 @@ CHINESE_SUMS: Final[Mapping[str, str]] = {
     "assumption.integer-noise": "噪声是整数，用双精度运算抽取：它与精确分布的差距不在声"
     "明之内。",
     "assumption.exact-noise": "噪声是整数，由 opendp 精确抽取。",
-    "assumption.float-gradients": "所发送的内容以浮点数裁剪和旋转；敏感度为此留出了百万"
-    "分之一的余量。",
+    "assumption.float-gradients": "所发送的内容以浮点数裁剪、求和与旋转；敏感度为此留出"
+    "了百万分之一的余量。一条记录自身的梯度不依赖于与它一同计算的记录，末位数字除外。",
     # -- what the figures mean
     "meaning.how.record-sum": "最强的攻击者知道除一条以外的全部记录，以及与他合谋的客户"
     "端的噪声，并看到全部模型和已解出的总和。他要判断那条记录是否被使用。任何攻击都不"
     "会超过下列上限；大多数攻击远不及此。",
-    "meaning.how.record-share": "最强的攻击者知道除一条以外的全部记录，以及除那一个客户"
-    "端以外的全部噪声，并看到本次运行发送的一切。他要判断那条记录是否被使用。任何攻击"
-    "都不会超过下列上限；大多数攻击远不及此。",
     "meaning.how.client-sum": "最强的攻击者知道除一个以外的所有客户端发送的内容，以及与"
     "他合谋的客户端的噪声，并看到全部模型和已解出的总和。他要判断那个客户端发送的是否"
     "为全零。任何攻击都不会超过下列上限；大多数攻击远不及此。",
-    "meaning.how.client-share": "最强的攻击者知道除一个以外的所有客户端发送的内容，以及"
-    "除那个客户端以外的全部噪声，并看到本次运行发送的一切。他要判断那个客户端发送的是"
-    "否为全零。任何攻击都不会超过下列上限；大多数攻击远不及此。",
     "trade_off.picture.client": "按误报率被认出的客户端",
     "trade_off.alt.client": "客户端被认出的最大比例随误报率变化的折线图，每个客户端一条"
     "线，另有随机猜测线。整个联盟，误报率与认出比例：{values}。",
@@ -114,8 +99,6 @@ CHINESE_SUMS: Final[Mapping[str, str]] = {
     "算意义上的。关于已解出总和的声明需要它；另一项声明不需要。",
     "threat.ckks.claim.distributed": "这种保护是计算意义上的。关于已解出总和的声明需要"
     "它；另一项声明不需要。",
-    "threat.plain.distributed": "保护方式：无。聚合方看到每个客户端的向量，其中只有该客"
-    "户端自己的那一份噪声。",
     # -- how it was made
     "mechanism.line.distributed-dp-sgd": "每一轮：每个客户端对被采样记录的梯度求和，每"
     "个梯度先按 L2 裁剪范数 {clip} 裁剪，再把总和旋转，舍入到步长为 {step} 的网格，并加"
@@ -138,15 +121,12 @@ CHINESE_SUMS: Final[Mapping[str, str]] = {
     "mechanism.unit.client": "个客户端",
     "mechanism.skellam": "Skellam 噪声，即两个泊松变量之差",
     "mechanism.discrete-gaussian": "离散高斯噪声",
-    "mechanism.charged": "不是有限值的更新会终止该轮，并计入隐私预算：外界看不出这一点"
-    "。",
+    "mechanism.zero": "不是有限值的更新按零处理：外界看不出这一点。",
     "mechanism.no-batches": "不抽取批次。",
     "sampling.line.distributed": "泊松采样：在每一轮中，每条记录以概率 {rate} 独立地被"
     "使用。",
     "sampling.full.client": "不采样：每个客户端都参加它所到达的每一轮。",
     "composition.across.parallel.client": "跨客户端不累加：每个客户端各为一个单位。",
-    "over.alt.unlimited": "每一轮结束后 epsilon 的折线图，每个客户端一条线。最后的取"
-    "值：{values}。",
     "accounting.RDP": "epsilon 由 Renyi 差分隐私（RDP）在 2 到 512 的整数阶上计算，是上"
     "界。没有隐私损失分布（PLD）与之对照：在这种噪声下，损失取决于整个向量，而最坏的向"
     "量尚属未知。",

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from .blocks import Block, Section, Stamp
 from .cells import Say, at, bound, is_infinite
-from .wording import adjacency, assumption, by_mode, by_unit, parties
+from .wording import adjacency, assumption, by_unit, parties
 
 __all__ = ["claim_of", "claims_section", "clients_of", "stamps"]
 
@@ -56,8 +56,7 @@ def stamps(report: Mapping[str, Any], say: Say) -> list[Stamp]:
             why.append(say("stamp.infinity.reasons", reasons=reasons))
         out.append(Stamp(say("stamp.infinity"), " ".join(why)))
     if report["threat_model"]["protection"] == "plain":
-        why_plain = say(by_mode(report, "stamp.plain.why"))
-        out.append(Stamp(say("stamp.plain"), why_plain))
+        out.append(Stamp(say("stamp.plain"), say("stamp.plain.why")))
     if report["simulation"]:
         out.append(Stamp(say("stamp.simulation"), say("stamp.simulation.why")))
     return out
@@ -177,7 +176,9 @@ def _projected(
 
 def _view(report: Mapping[str, Any], claim: Mapping[str, Any], say: Say) -> str:
     if claim["evidence"] == "none":
-        return say(_nobody(report, claim))
+        # The headline's reasons stand on top.
+        on_top = claim is claim_of(report) or report["insecure"]
+        return say("view.none" if on_top else "view.infinite")
     _, _, kind = claim["view"].partition("-")
     if kind == "share":
         return say("view.share")
@@ -185,14 +186,6 @@ def _view(report: Mapping[str, Any], claim: Mapping[str, Any], say: Say) -> str:
     encryption = report["threat_model"].get("encryption")
     suffix = "" if encryption is None else f".{encryption['keys']}"
     return say(key + suffix, **parties(report))
-
-
-def _nobody(report: Mapping[str, Any], claim: Mapping[str, Any]) -> str:
-    """Why a claim protects from nobody; the headline's reasons stand on top."""
-    if claim is claim_of(report) or report["insecure"]:
-        return "view.none"
-    infinite = is_infinite(claim["consortium"]["epsilon"])
-    return "view.infinite" if infinite else "view.exposed"
 
 
 def _lead(report: Mapping[str, Any], say: Say) -> str:

@@ -16,28 +16,17 @@ __all__ = ["ENGLISH_SUMS"]
 ENGLISH_SUMS: Final[Mapping[str, str]] = {
     "subtitle.client": "What this run may have told anyone about one client, and how "
     "to check it",
-    "stamp.plain.why.distributed": "No secure aggregation: the aggregator read every "
-    "client's vector, each under that client's own share of the noise alone. The claim "
-    "about opened sums does not hold; the other one rests on no protection.",
     # -- claims
     "claims.lead.record-sum": "To the aggregator, even with up to {colluding} of the "
     "clients on its side, the models and opened sums of this run expose no training "
     "record by more than epsilon {epsilon}, at delta {delta}. Should the protection "
     "fail, or more of them collude, only the second claim is left. The lower an "
     "epsilon, the less can be learned about a record.",
-    "claims.lead.record-share": "The model and all messages of this run expose no "
-    "training record by more than epsilon {epsilon}, at delta {delta}: one client's "
-    "share of the noise is all that counts here. The lower an epsilon, the less can be "
-    "learned about a record.",
     "claims.lead.client-sum": "To the aggregator, even with up to {colluding} of the "
     "clients on its side, the models and opened sums of this run expose what one "
     "client sent by no more than epsilon {epsilon}, at delta {delta}. Should the "
     "protection fail, or more of them collude, only the second claim is left. The "
     "lower an epsilon, the less can be learned about a client.",
-    "claims.lead.client-share": "The model and all messages of this run expose what "
-    "one client sent by no more than epsilon {epsilon}, at delta {delta}: its own "
-    "share of the noise is all that counts here. The lower an epsilon, the less can be "
-    "learned about a client.",
     "claim.record-sum": "Record level, view of opened sums",
     "claim.record-share": "Record level, all others collude",
     "claim.client-sum": "Client level, view of opened sums",
@@ -58,7 +47,6 @@ ENGLISH_SUMS: Final[Mapping[str, str]] = {
     "protection is broken, and all others collude and know all noise but its own "
     "share.",
     "view.infinite": "Nobody: in this view epsilon is infinite.",
-    "view.exposed": "Nobody: without protection more is seen than sums.",
     "unit.client": "one client as a whole",
     "adjacency.add-or-remove-one.client": "what that client sends, compared with zeros",
     "claim.group.client": "epsilon for {records} clients together",
@@ -79,8 +67,8 @@ ENGLISH_SUMS: Final[Mapping[str, str]] = {
     "clients, each vector in one of them at most, and nothing else about a vector. "
     "This is a computational assumption.",
     "assumption.honest-shares": "In every opened sum at least {shares} clients are "
-    "honest and added their share of the noise. A client that leaves its share out "
-    "counts as one that colludes.",
+    "honest and added their share of the noise; in sums of earlier runs, as many as "
+    "the ledgers say. A client that leaves its share out counts as one that colludes.",
     "assumption.share-first": "The package clips, rounds to the grid and adds the "
     "client's share of the noise before anything leaves.",
     "assumption.trainer-gradients": "Each client's training code hands its model and "
@@ -96,25 +84,19 @@ ENGLISH_SUMS: Final[Mapping[str, str]] = {
     "assumption.integer-noise": "The noise is whole numbers, drawn with double "
     "arithmetic: how far that is from their exact law is outside the claim.",
     "assumption.exact-noise": "The noise is whole numbers, drawn exactly, by opendp.",
-    "assumption.float-gradients": "What is sent is clipped and rotated in floating "
-    "point; the sensitivity has one millionth to spare for that.",
+    "assumption.float-gradients": "What is sent is clipped, added up and rotated in "
+    "floating point; the sensitivity has one millionth to spare for that. A record's "
+    "own gradient does not depend on the records that are computed beside it, beyond "
+    "the last digits.",
     # -- what the figures mean
     "meaning.how.record-sum": "The strongest attacker knows every record but one, and "
     "the noise of the clients on his side, and sees all models and opened sums. He "
     "must tell whether that record was used. No attack does better than the bounds "
     "below; most do far worse.",
-    "meaning.how.record-share": "The strongest attacker knows every record but one, "
-    "and all noise but that client's, and sees everything the run sent. He must tell "
-    "whether that record was used. No attack does better than the bounds below; most "
-    "do far worse.",
     "meaning.how.client-sum": "The strongest attacker knows what every client but one "
     "sends, and the noise of the clients on his side, and sees all models and opened "
     "sums. He must tell whether that client sent zeros. No attack does better than the "
     "bounds below; most do far worse.",
-    "meaning.how.client-share": "The strongest attacker knows what every client but "
-    "one sends, and all noise but that client's, and sees everything the run sent. He "
-    "must tell whether that client sent zeros. No attack does better than the bounds "
-    "below; most do far worse.",
     "trade_off.picture.client": "Clients recognised, by rate of false alarms",
     "trade_off.alt.client": "Line chart of the largest share of clients that can be "
     "recognised, against the rate of false alarms, one line per client, with the line "
@@ -145,8 +127,6 @@ ENGLISH_SUMS: Final[Mapping[str, str]] = {
     "opened sums needs it; the other one does not.",
     "threat.ckks.claim.distributed": "This protection is computational. The claim "
     "about opened sums needs it; the other one does not.",
-    "threat.plain.distributed": "Protection: none. The aggregator sees every client's "
-    "vector, under that client's share of the noise alone.",
     # -- how it was made
     "mechanism.line.distributed-dp-sgd": "Each round: every client adds up its sampled "
     "records' gradients, each clipped to L2 norm {clip}, rotates the sum, rounds it to "
@@ -173,8 +153,8 @@ ENGLISH_SUMS: Final[Mapping[str, str]] = {
     "mechanism.unit.client": "client",
     "mechanism.skellam": "Skellam: the difference of two Poisson variables",
     "mechanism.discrete-gaussian": "discrete Gaussian",
-    "mechanism.charged": "An update that is not finite ends the round, charged: that "
-    "does not show outside.",
+    "mechanism.zero": "An update that is not finite counts as zero: that does not show "
+    "outside.",
     "mechanism.no-batches": "No batches are sampled.",
     "sampling.line.distributed": "Poisson sampling: in every round each record is used "
     "with probability {rate}, independently.",
@@ -182,8 +162,6 @@ ENGLISH_SUMS: Final[Mapping[str, str]] = {
     "reaches.",
     "composition.across.parallel.client": "Across clients nothing adds up: each client "
     "is a unit of its own.",
-    "over.alt.unlimited": "Line chart of epsilon after each finished round, one line "
-    "per client. Last values: {values}.",
     "accounting.RDP": "Epsilon is computed by Renyi DP (RDP) at whole orders from 2 to "
     "512, and is an upper bound. No privacy loss distribution (PLD) stands beside it: "
     "under this noise the loss depends on the whole vector, and no worst vector is "

@@ -215,7 +215,7 @@ def mechanism(plan: Plan) -> dict[str, Any]:
             "step": rounded(plan.encoding.step),
             "update_clip": rounded(plan.encoding.clip),
         },
-        "nan_policy": "charged" if clients else "zero-or-charged",
+        "nan_policy": "zero" if clients else "zero-or-charged",
         "empty_batch_policy": "no-batches" if clients else "noise-only",
     }
     if plan.distributed:

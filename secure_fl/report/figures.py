@@ -23,9 +23,10 @@ from ..privacy import (
     group_epsilon,
     interpret,
     profile,
+    seen,
     without_amplification,
 )
-from .views import View, is_sum, seen
+from .views import View, colluding
 
 __all__ = ["INFINITY", "Number", "claim", "number", "rounded"]
 
@@ -57,33 +58,32 @@ def claim(
 ) -> dict[str, Any]:
     """What holds in one view, with every sample but the client's own known.
 
-    It is proved from what it relies on; where epsilon is infinite, the noise can be
-    drawn again from a seed, or more is seen than the view has, there is nothing to
-    prove.
+    It is proved from what it relies on; where epsilon is infinite, or the noise can be
+    drawn again from a seed, there is nothing to prove.
     """
     delta = plan.privacy.delta
+    together = colluding(plan, view)
     clients = {
-        name: _client(exports[name], plan.run_id, view=view, delta=delta)
+        name: _client(exports[name], plan.run_id, colluding=together, delta=delta)
         for name in plan.names
     }
     if plan.privacy.overlap == "disjoint":
         consortium = _largest(list(clients.values()))
     else:
         charged = [e for name in plan.names for e in exports[name].charged()]
-        consortium = _figures(seen(view, charged), delta)
-    exposed = is_sum(view) and plan.protection.kind == "plain"
-    void = insecure or exposed or consortium["epsilon"] == INFINITY
-    share = plan.distributed and not is_sum(view)
-    one = plan.projected_own_share() if share else plan.projected_epsilon()
-    whole = one if share else plan.projected_consortium()
+        consortium = _figures([seen(e, together) for e in charged], delta)
+    void = insecure or consortium["epsilon"] == INFINITY
+    limited = together == plan.view
+    one = plan.projected_epsilon() if limited else plan.projected_own_share()
+    whole = plan.projected_consortium() if limited else one
     return {
         "id": view,
         "unit": plan.privacy.unit,
         "adjacency": plan.privacy.adjacency,
         "view": view,
         "delta": rounded(delta),
-        # A plan limits what its ledgers charge: sums with all their shares.
-        "limit": None if share else rounded(plan.privacy.epsilon),
+        # A plan limits its ledgers in its own view.
+        "limit": rounded(plan.privacy.epsilon) if limited else None,
         "projected": number(one),
         "projected_consortium": number(whole),
         "relies_on": [dict(row) for row in relies_on],
@@ -95,12 +95,14 @@ def claim(
 
 
 def _client(
-    export: LedgerExport, run_id: bytes | None, *, view: View, delta: float
+    export: LedgerExport, run_id: bytes | None, *, colluding: int | None, delta: float
 ) -> dict[str, Any]:
-    charged = [r for r in export.releases() if r.charged]
-    this_run = seen(view, (r.event for r in charged if r.run_id == run_id))
+    charged = [
+        (seen(r.event, colluding), r.run_id) for r in export.releases() if r.charged
+    ]
+    this_run = [event for event, run in charged if run == run_id]
     return {
-        **_figures(seen(view, (r.event for r in charged)), delta),
+        **_figures([event for event, _ in charged], delta),
         "epsilon_this_run": number(epsilon(this_run, delta=delta).value),
         "releases_charged": len(charged),
     }

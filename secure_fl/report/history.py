@@ -19,10 +19,10 @@ from ..privacy import (
     Repeated,
     Skellam,
     epsilon,
+    seen,
 )
 from ..transcript import Entry, Transcript
 from .figures import number, rounded
-from .views import seen, views
 
 __all__ = [
     "dates",
@@ -94,6 +94,7 @@ def _event(event: Event) -> dict[str, Any]:
                 "rate": rounded(event.rate),
                 "variance": rounded(event.variance),
                 "shares": event.shares,
+                "colluding": event.colluding,
                 "l2": rounded(event.l2),
                 "l1": rounded(event.l1),
             }
@@ -103,6 +104,7 @@ def _event(event: Event) -> dict[str, Any]:
                 "rate": rounded(event.rate),
                 "deviation": rounded(event.deviation),
                 "shares": event.shares,
+                "colluding": event.colluding,
                 "l2": rounded(event.l2),
                 "values": event.values,
             }
@@ -176,21 +178,21 @@ def exceptions(
 def epsilon_over_rounds(
     export: LedgerExport, plan: Plan, finished: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """Epsilon of the headline after each finished round.
+    """Epsilon in the plan's view after each finished round.
 
     Earlier runs first, then what was released up to that round.
     """
-    headline = views(plan)[0]
     earlier: list[Event] = []
     mine: list[tuple[int, Event]] = []
     for r in export.releases():
+        event = seen(r.event, plan.view)
         if r.charged and r.run_id == plan.run_id:
-            mine.append((r.round_index, r.event))
+            mine.append((r.round_index, event))
         elif r.charged:
-            earlier.append(r.event)
+            earlier.append(event)
     out = []
     for index in finished:
         upto = [*earlier, *(event for place, event in mine if place <= index)]
-        total = epsilon(seen(headline, upto), delta=plan.privacy.delta).value
+        total = epsilon(upto, delta=plan.privacy.delta).value
         out.append({"round": index, "epsilon": number(total)})
     return out

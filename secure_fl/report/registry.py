@@ -37,8 +37,6 @@ _TRUST: Final[Mapping[str, str]] = {
     "sum": "Every client adds its share of the noise, and only sums are opened: the "
     "claim holds against the aggregator and the clients that the plan lets collude, "
     "and rests on the protection.",
-    "share": "Every client adds its share of the noise: the claim counts one share "
-    "alone, and holds against everybody but that client.",
 }
 
 

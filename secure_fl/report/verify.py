@@ -29,6 +29,7 @@ from ..privacy import (
     NonPrivate,
     epsilon,
     read_export,
+    seen,
 )
 from ..transcript import Transcript
 from .attempts import Attempt
@@ -280,12 +281,12 @@ def _check_signed(signed: Mapping[str, bytes], name: str, data: bytes) -> None:
 
 
 def _spent(plan: Plan, name: str, export: LedgerExport) -> float:
-    """Epsilon of all charged releases, within the plan's.
+    """Epsilon of all charged releases in the plan's view, within the plan's.
 
     Infinite where one was made without privacy: that is stated, not refused.
     """
     with blaming(ledger_file(name)):
-        charged = export.charged()
+        charged = [seen(event, plan.view) for event in export.charged()]
         spent = epsilon(charged, delta=plan.privacy.delta).value
         stated = any(isinstance(event, NonPrivate) for event in charged)
         if not stated and spent > plan.privacy.epsilon * (1 + 1e-9):

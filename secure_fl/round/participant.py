@@ -236,6 +236,7 @@ class Participant:
             delta=plan.privacy.delta,
             limit=limit,
             now=self._now(),
+            view=plan.view,
         )
         return self._reservation
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,12 +16,25 @@ from ..errors import UsageError
 from .steps import Steps
 
 __all__ = [
+    "asleep",
     "check_criterion",
     "check_modes",
     "check_optimizer",
     "check_physical_batch",
     "watch_forward",
 ]
+
+
+@contextlib.contextmanager
+def asleep(model: nn.Module) -> Iterator[None]:
+    """All modules in eval mode; each gets its own mode back."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def check_modes(model: nn.Module) -> None:
@@ -93,14 +108,14 @@ def check_optimizer(optimizer: Optimizer, trained: list[nn.Parameter]) -> None:
 
 def watch_forward(model: nn.Module, steps: Steps) -> None:
     """Count training forwards, and keep asleep what was in eval mode."""
-    asleep = [m for m in model.modules() if not m.training]
+    sleepers = [m for m in model.modules() if not m.training]
 
     def before(
         module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         if not module.training:
             return
-        for sleeper in asleep:  # a loop's model.train() has woken a frozen BatchNorm
+        for sleeper in sleepers:  # a loop's model.train() has woken a frozen BatchNorm
             sleeper.training = False
         if not torch.is_grad_enabled():
             return

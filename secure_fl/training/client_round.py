@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a trainer gets once per round, and the one way it hands an update back.
 
-Theory of operation.  ``make_private`` first checks everything that can be refused,
-then has the ledger entry written, then draws randomness: from that point the round is
-charged, whatever happens.  The trainer's own loop runs over the objects it got, and
-``update`` returns the difference to the global model, which is post-processing of the
-noisy sums, as long as nothing else has touched the weights.  That is what is checked:
-the order of calls, the number of steps, the weights between them, and the frozen rest.
+Theory of operation.  ``make_private`` first checks everything that can be refused, and
+tries the model out on made-up records; then it has the ledger entry written, then draws
+randomness: from that point the round is charged, whatever happens.  The trainer's own
+loop runs over the objects it got, and ``update`` returns the difference to the global
+model, which is post-processing of the noisy sums, as long as nothing else has touched
+the weights.  That is what is checked: the order of calls, the number of steps, the
+weights between them, and the frozen rest.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, TypeVar, final
+from typing import Any, Generic, TypeVar, final
 
 import numpy as np
 import torch
@@ -27,21 +28,14 @@ from ..model import GlobalModel
 from ..plan import Plan
 from ..privacy import PrivateUpdate, Reservation, private_update
 from ..privacy.grid import Grid
-from ..randomness import ArrayDraws, RandomSource
-from .checks import (
-    check_criterion,
-    check_modes,
-    check_optimizer,
-    check_physical_batch,
-    watch_forward,
-)
-from .clipping import ClippedSums, RecordGradients
-from .empty import accept_empty
-from .head import HeadGradients, linear_of
+from ..randomness import RandomSource
+from .checks import check_optimizer
+from .clipping import ClippedSums
 from .optimizer import GaussianStep, PrivateOptimizer
-from .sampler import Batches, PoissonLoader, moved
+from .ready import Ready
+from .sampler import PoissonLoader
 from .steps import PrivateCriterion, Steps
-from .weights import Weights, difference, fill
+from .weights import Weights, check_all_trained, difference, fill
 
 __all__ = ["ClientRound", "PrivateTraining"]
 
@@ -105,7 +99,8 @@ class ClientRound:
             new, over exactly the trained parameters.  Penalties on the weights belong
             here (``weight_decay``): added to the loss they would have no effect.
         loader
-            gives its data set and collate function; the plan gives the sampling
+            gives its data set and collate function; the plan gives the sampling, from
+            all records of the data set (``Subset(dataset, rows)`` for fewer)
         criterion
             a loss with ``reduction`` "mean" or "sum" whose reduction "none" gives
             each record's own loss, or losses, which are then summed
@@ -119,6 +114,14 @@ class ClientRound:
         Everything else comes from the plan.  The step is the noisy sum divided by
         ``sampling_rate * records``, whatever the reduction.
 
+        torch's global generators, which dropout draws from, are seeded from the
+        operating system's randomness until the round is over, and then what they were.
+
+        The model and the criterion are tried on two batches of zeros (labels 0), and
+        in eval mode on made-up rows, one alone and beside others, where
+        ``model(inputs)`` and ``criterion(outputs, targets)`` take the pairs that the
+        loader gives.  Nothing of the model is changed by it.
+
         What cannot be checked is the caller's duty, and an assumption of the report:
 
         * ``backward`` is called on the criterion's value and nothing else.  Where the
@@ -127,6 +130,10 @@ class ClientRound:
           logits (with a mean over the batch, say), would not be noticed.
         * Between the batch and the loss, a row depends on its own record only: no
           mixup, no statistics of the batch, and padding counts for nothing.
+        * Nothing random in the data set, the model or the loop repeats from a known
+          seed: one record less would move the masks and changes of those behind it.
+        * Every record can be read, and the model and the criterion take it.  An error
+          in a round shows that its record was drawn, and so does a round left out.
         * No decision is taken from exact losses or scores: no learning rate schedule
           on the loss, no early stopping, nothing of them printed or sent elsewhere.
         * Frozen layers (a backbone) and preprocessing were not fitted to these records.
@@ -138,8 +145,17 @@ class ClientRound:
         raises (BudgetExceeded).  Works once per round; after it, the round is charged.
         """
         self._check_method("make_private")
-        ready = _Ready(self, model, loader, criterion, physical_batch, ghost=ghost)
+        ready = Ready(
+            self.plan,
+            self.model,
+            model,
+            loader,
+            criterion,
+            physical_batch,
+            ghost=ghost,
+        )
         check_optimizer(optimizer, ready.weights.trained)
+        ready.try_out(own_loop=True)
         privacy = self.plan.privacy
         records = self.plan.member(self.client).records
         noise_multiplier = self.plan.noise_multiplier
@@ -152,9 +168,7 @@ class ClientRound:
             draws=self._random.arrays("noise"),
         )
         loop = ready.begin(
-            self._random.arrays("sampling"),
-            steps=privacy.local_steps,
-            sums_in=torch.float32,
+            self._random, steps=privacy.local_steps, sums_in=torch.float32
         )
         return PrivateTraining(
             model=model,
@@ -194,31 +208,37 @@ class ClientRound:
             ``logits`` where it has some, as the classifiers of transformers do.
 
         Everything else, the duties included, is as for :meth:`make_private`; a batch
-        without records does not reach the model.
+        without records does not reach the model, and one of zeros must pass.  The
+        global model holds trained parameters and nothing else: all of it gets noise.
 
         Raises UsageError, uncharged, for what can be refused beforehand, and charged
-        where the model changed; and what the ledger raises (BudgetExceeded).
+        where the model changed; and what the ledger raises (BudgetExceeded).  What a
+        record makes the data set or the model raise comes through as it is.
         """
         self._check_method("gradient_sum")
-        ready = _Ready(self, model, loader, criterion, physical_batch, ghost=ghost)
+        ready = Ready(
+            self.plan,
+            self.model,
+            model,
+            loader,
+            criterion,
+            physical_batch,
+            ghost=ghost,
+        )
+        check_all_trained(model, self.model)
         ready.batches.check_pairs()
         grid, rotation = self._grid(), self.plan.rotation(self.round)
         weights = ready.weights
-        device = weights.trained[0].device
+        ready.try_out(own_loop=False)
 
         reservation = self._charge()
-        loop = ready.begin(
-            self._random.arrays("sampling"), steps=1, sums_in=torch.float64
-        )
+        loop = ready.begin(self._random, steps=1, sums_in=torch.float64)
         sums = ClippedSums(weights.trained, clip_norm=self.plan.privacy.clip_norm)
         try:
             for batch in loop.loader:
                 if not loop.steps.rows:
                     break
-                inputs, targets = moved(batch, device)
-                outputs = model(**inputs) if isinstance(inputs, dict) else model(inputs)
-                outputs = getattr(outputs, "logits", outputs)
-                loop.criterion(outputs, targets).backward()
+                ready.backward(loop.criterion, batch)
                 loop.steps.step(None)
                 sums.add(loop.gradients.take())
         finally:
@@ -235,12 +255,15 @@ class ClientRound:
         For plans of mode "distributed" and unit "client": ``model`` is trained in any
         way, without privacy, on this client's records.  The vector holds whole numbers
         on the plan's grid.  An update that is not finite counts as zero: leaving a
-        round because of what the records gave would show.
+        round because of what the records gave would show.  The global model holds
+        trained parameters and nothing else: buffers, as the statistics of a BatchNorm,
+        would get noise, too, and stay with each client.
 
         Raises UsageError, uncharged, where names or shapes are not the global model's,
-        and what the ledger raises (BudgetExceeded).
+        or it holds what is not trained; and what the ledger raises (BudgetExceeded).
         """
         self._check_method("clipped_update")
+        check_all_trained(model, self.model)
         delta = difference(model, self.model)
         norm, clip_norm = float(np.linalg.norm(delta)), self.plan.privacy.clip_norm
         if not math.isfinite(norm):
@@ -291,85 +314,6 @@ class ClientRound:
         """The entry is on disk before anything random is drawn."""
         self._spent = True
         return self._reserve()
-
-
-class _Loop(NamedTuple):
-    """The parts of one round's loop."""
-
-    steps: Steps
-    loader: PoissonLoader
-    criterion: PrivateCriterion
-    gradients: RecordGradients
-
-
-class _Ready:
-    """A model, its records and a loss that have passed all checks, and no more."""
-
-    def __init__(
-        self,
-        r: ClientRound,
-        model: nn.Module,
-        loader: DataLoader[Any],
-        criterion: nn.Module,
-        physical_batch: int | None,
-        *,
-        ghost: bool,
-    ) -> None:
-        """Raises UsageError."""
-        self.weights = Weights(model, r.model)
-        check_modes(model)
-        check_criterion(criterion)
-        check_physical_batch(physical_batch)
-        self.batches = Batches(loader)
-        self._model = model
-        self._criterion = criterion
-        self._physical_batch = physical_batch
-        self._rate = r.plan.privacy.sampling_rate
-        training = r.plan.training
-        head = training is not None and training.way == "head"
-        self._watch = _head(model, ghost) if head else _layers(model, ghost)
-
-    def begin(self, draws: ArrayDraws, *, steps: int, sums_in: torch.dtype) -> _Loop:
-        """``sums_in``: the least precision that sums over records are taken in."""
-        order = Steps(steps, trained=self.weights.trained)
-        order.at_end(accept_empty(self._model))
-        watch_forward(self._model, order)
-        return _Loop(
-            order,
-            PoissonLoader(
-                self.batches,
-                rate=self._rate,
-                draws=draws,
-                steps=order,
-                physical_batch=self._physical_batch,
-            ),
-            PrivateCriterion(
-                self._criterion, order, training=lambda: self._model.training
-            ),
-            self._watch(order, sums_in),
-        )
-
-
-_Watch = Callable[[Steps, torch.dtype], RecordGradients]
-
-
-def _head(model: nn.Module, ghost: bool) -> _Watch:
-    if ghost:
-        raise UsageError(
-            'ghost clipping is for way = "opacus"',
-            hint="a head keeps no gradients of records anyway: leave it out",
-        )
-    layer = linear_of(model)
-    return lambda steps, dtype: HeadGradients(model, layer, steps, dtype=dtype)
-
-
-def _layers(model: nn.Module, ghost: bool) -> _Watch:
-    from . import opacus_core  # takes seconds to import
-
-    opacus_core.check_supported(model, ghost=ghost)
-    if ghost:
-        return lambda steps, _: opacus_core.GhostGradients(model, steps)
-    return lambda steps, dtype: opacus_core.HookGradients(model, steps, dtype=dtype)
 
 
 @final

@@ -123,13 +123,21 @@ def _entering(
     return factors[inside], *(t[inside] for t in tensors)
 
 
+# At least what a square loses that underflows in float32.
+_VANISHED: Final = 2.0**-125
+
+
 def _row_squares(sample: torch.Tensor) -> torch.Tensor:
-    """Squared L2 norm of every row of a (records, values) matrix, float64."""
+    """Squared L2 norm of every row of a (records, values) matrix, float64.
+
+    Never too small but for relative rounding: a square below float32's least normal
+    number may be taken for 0, and be multiplied by a very large one afterwards.
+    """
     blocks = [
         torch.linalg.vector_norm(block, dim=1).double().square()
         for block in torch.split(sample, _BLOCK, dim=1)
     ]
-    return torch.stack(blocks, dim=1).sum(1)
+    return torch.stack(blocks, dim=1).sum(1) + sample.shape[1] * _VANISHED
 
 
 def _contracted(

@@ -26,6 +26,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import EngineError, UsageError
 from ..files import write_durably
+from .checks import asleep
 
 __all__ = ["Records", "cached_features", "tensors_digest"]
 
@@ -94,7 +95,7 @@ def cached_features(
     if kept is not None:
         return kept
     shown = _bar(count) if progress is None else contextlib.nullcontext(progress)
-    with _asleep(backbone), torch.no_grad(), shown as report:
+    with asleep(backbone), torch.no_grad(), shown as report:
         features = _compute(backbone, records, batch_size, report)
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if len(bad):
@@ -204,18 +205,6 @@ def _check_norms(backbone: nn.Module) -> None:
                 "statistics: it would mix the records of a batch",
                 hint="use a backbone whose normalisation is fixed in eval mode",
             )
-
-
-@contextlib.contextmanager
-def _asleep(backbone: nn.Module) -> Iterator[None]:
-    """All modules in eval mode; each gets its own mode back."""
-    modes = [(module, module.training) for module in backbone.modules()]
-    backbone.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 @contextlib.contextmanager

@@ -51,8 +51,21 @@ def check_supported(model: nn.Module, *, ghost: bool) -> None:
             hint="replace those layers (GroupNorm for BatchNorm), freeze them, "
             "or make a new model for each round",
         )
+    _check_root(model)
     if ghost:
         _check_ghost(model)
+
+
+def _check_root(model: nn.Module) -> None:
+    """A layer without a formula is run again, on its own, for its gradients; run again
+    as a whole, the model would look like another forward pass."""
+    own = [n for n, p in model.named_parameters(recurse=False) if p.requires_grad]
+    if own and type(model) not in GradSampleHooks.GRAD_SAMPLERS:
+        raise UsageError(
+            f"{own[0]!r} is trained and in none of the model's layers, but in the "
+            f"model itself, a {type(model).__name__}",
+            hint="wrap it in a module that calls it, as nn.Sequential(model)",
+        )
 
 
 def _check_ghost(model: nn.Module) -> None:

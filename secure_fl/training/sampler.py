@@ -15,9 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
     Dataset,
     IterableDataset,
+    RandomSampler,
+    SequentialSampler,
     TensorDataset,
     default_collate,
 )
@@ -26,7 +29,7 @@ from ..errors import UsageError
 from ..randomness import ArrayDraws
 from .steps import Steps
 
-__all__ = ["Batches", "PoissonLoader", "moved"]
+__all__ = ["Batches", "PoissonLoader", "mapped", "moved"]
 
 
 @final
@@ -54,6 +57,7 @@ class Batches:
                 hint="let each item of the data set be one record, and give the "
                 "loader a batch_size",
             )
+        _check_sampler(loader)
         self.dataset: Dataset[Any] = dataset
         self.size = len(dataset)
         if not self.size:
@@ -66,9 +70,14 @@ class Batches:
             self._tensors = dataset.tensors
         self._empty = _without_rows(self._of(np.zeros(1, np.int64)))
 
+    @property
+    def pairs(self) -> bool:
+        """Whether a batch is (inputs, targets)."""
+        return isinstance(self._empty, (tuple, list)) and len(self._empty) == 2
+
     def check_pairs(self) -> None:
         """Raises UsageError unless a batch is (inputs, targets)."""
-        if not isinstance(self._empty, (tuple, list)) or len(self._empty) != 2:
+        if not self.pairs:
             raise UsageError(
                 "a batch of the loader is not a pair (inputs, targets)",
                 hint="give the loader a collate_fn that returns one; inputs are one "
@@ -80,11 +89,40 @@ class Batches:
         # A new one each time: a loop may take its batch apart.
         return self._of(indices) if len(indices) else _without_rows(self._empty)
 
+    def made_up(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+        """A batch of nobody's: ``change`` gets each tensor, cut to no rows.
+
+        None where something in a batch is not a tensor: it cannot be made up.
+        """
+        return mapped(self._empty, change) if _of_tensors(self._empty) else None
+
     def _of(self, indices: NDArray[np.int64]) -> Any:
         if self._tensors is not None:
             rows = torch.from_numpy(indices)
             return [tensor.index_select(0, rows) for tensor in self._tensors]
         return self._collate([self.dataset[i] for i in indices.tolist()])
+
+
+def _check_sampler(loader: DataLoader[Any]) -> None:
+    """Raises UsageError where the user's own choice of records would be lost.
+
+    The records are the data set's, all of them: who left some out by a sampler would
+    have them trained on, and told to nobody.
+    """
+    batches = loader.batch_sampler
+    own = batches.sampler if type(batches) is BatchSampler else None
+    every = type(own) is SequentialSampler or (
+        type(own) is RandomSampler
+        and not own.replacement
+        and own.num_samples == len(own.data_source)
+    )
+    if not every or own.data_source is not loader.dataset:  # type: ignore[union-attr]
+        raise UsageError(
+            "the loader's sampler chooses among the records: the plan's sampling "
+            "takes its place",
+            hint="choose them in the data set, as Subset(dataset, rows), and leave the "
+            "sampler out",
+        )
 
 
 def _without_rows(batch: Any) -> Any:
@@ -102,15 +140,28 @@ def _without_rows(batch: Any) -> Any:
     return batch
 
 
+def _of_tensors(batch: Any) -> bool:
+    """Whether ``batch`` is tensors, in containers of which none is empty."""
+    if isinstance(batch, (Mapping, list, tuple)):
+        values = list(batch.values() if isinstance(batch, Mapping) else batch)
+        return bool(values) and all(_of_tensors(value) for value in values)
+    return isinstance(batch, torch.Tensor)
+
+
+def mapped(batch: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """``batch`` with every tensor changed; containers become plain ones."""
+    if isinstance(batch, torch.Tensor):
+        return change(batch)
+    if isinstance(batch, Mapping):
+        return {k: mapped(v, change) for k, v in batch.items()}
+    if isinstance(batch, (list, tuple)):
+        return [mapped(v, change) for v in batch]
+    return batch
+
+
 def moved(batch: Any, device: torch.device) -> Any:
     """``batch`` with every tensor on ``device``."""
-    if isinstance(batch, torch.Tensor):
-        return batch.to(device)
-    if isinstance(batch, Mapping):
-        return {k: moved(v, device) for k, v in batch.items()}
-    if isinstance(batch, (list, tuple)):
-        return [moved(v, device) for v in batch]
-    return batch
+    return mapped(batch, lambda tensor: tensor.to(device))
 
 
 @final

@@ -23,7 +23,7 @@ from torch import nn
 
 from ..errors import UsageError
 
-__all__ = ["PrivateCriterion", "Steps", "same_bits"]
+__all__ = ["PrivateCriterion", "Steps", "by_record", "same_bits"]
 
 # Whole numbers of a tensor's own width: four times as fast as bytes.
 _BITS = {4: torch.int32, 8: torch.int64}
@@ -159,6 +159,13 @@ class Steps:
                 )
 
 
+def by_record(criterion: nn.Module) -> nn.Module:
+    """A copy of ``criterion`` with reduction "none"."""
+    copied = copy.deepcopy(criterion)
+    copied.reduction = "none"  # type: ignore[assignment]
+    return copied
+
+
 class _SumGradient(torch.autograd.Function):
     """Shows the batch's loss; its gradient is that of the sum over records.
 
@@ -211,8 +218,7 @@ class PrivateCriterion(nn.Module):
         """``training`` says whether the model is in training mode."""
         super().__init__()
         self.reduction = str(criterion.reduction)
-        self._by_record = copy.deepcopy(criterion)
-        self._by_record.reduction = "none"  # type: ignore[assignment]
+        self._by_record = by_record(criterion)
         self._steps = steps
         self._training = training
 

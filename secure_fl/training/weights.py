@@ -16,7 +16,7 @@ from ..errors import UsageError
 from ..model import GlobalModel
 from .steps import same_bits
 
-__all__ = ["Weights", "difference", "fill"]
+__all__ = ["Weights", "check_all_trained", "difference", "fill"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -94,12 +94,11 @@ class Weights:
 
     def flat(self, of_trained: Sequence[torch.Tensor]) -> NDArray[np.float64]:
         """One tensor per trained parameter as one vector of the global model's size, in
-        the order of the names; zero where the global model holds what is frozen."""
+        the order of the names; the global model holds nothing else."""
         given = {
             id(p): t for p, t in zip(self.trained, of_trained, strict=True)
         }  # fmt: skip
-        tensors = (self._tensors[name] for name in self._start.arrays)
-        return _flat(given.get(id(t), torch.zeros_like(t)) for t in tensors)
+        return _flat(given[id(self._tensors[name])] for name in self._start.arrays)
 
     def _digest(self) -> bytes:
         state = hashlib.sha256(b"secure-fl/training/1 frozen state")
@@ -108,6 +107,23 @@ class Weights:
             flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
             state.update(flat.cpu().numpy().data)
         return state.digest()
+
+
+def check_all_trained(model: nn.Module, start: GlobalModel) -> None:
+    """Raises UsageError where ``start`` holds what ``model`` does not train.
+
+    Every value of a distributed plan's model gets noise: frozen ones would be moved by
+    nothing else, and a variance that a layer divides by might end below zero.
+    """
+    trained = {id(p) for p in model.parameters() if p.requires_grad}
+    tensors = _by_name(model, start)
+    still = [name for name, tensor in tensors.items() if id(tensor) not in trained]
+    if still:
+        raise UsageError(
+            f"the global model holds what is not trained: {', '.join(still)}",
+            hint="start from trainable_model(model): each member keeps the frozen "
+            "parameters and the buffers",
+        )
 
 
 def difference(model: nn.Module, start: GlobalModel) -> NDArray[np.float64]:

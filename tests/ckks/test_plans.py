@@ -240,7 +240,10 @@ def test_plan_check_shows_ring_packing_and_bytes(tmp_path: Path) -> None:
     text = example.read_text()
     path.write_text(text.replace('kind = "masking"', 'kind = "ckks"'))
     facts = call("plan", "check", path, "--json").json
-    packing = ckks.choose_packing(5, 32, facts["model_values"] + 1)
+    # A distributed plan: 200 values, padded to a power of two.
+    packing = ckks.choose_packing(5, 32, 256)
+    assert facts["model_values"] == 200
+    assert facts["ciphertexts_per_client_and_round"] == packing.blocks(256)
     assert facts["protection"] == "ckks"
     assert facts["keys"] == "one-time"
     assert str(packing.ring.degree) in facts["ring"]

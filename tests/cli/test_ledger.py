@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from pathlib import Path
 
@@ -10,7 +11,16 @@ import pytest
 
 from secure_fl.identity import Identity, key_to_text
 from secure_fl.plan import load_plan
-from secure_fl.privacy import Event, Gaussian, Ledger, NonPrivate, epsilon, read_export
+from secure_fl.privacy import (
+    Event,
+    Gaussian,
+    Ledger,
+    NonPrivate,
+    Skellam,
+    epsilon,
+    read_export,
+    seen,
+)
 
 from .support import MEMBERS, call, snapshot
 from .test_refusals import refused, refused_and_unchanged
@@ -129,6 +139,26 @@ def test_show_as_a_table(home: Path) -> None:
     assert ["run 00010203", *2 * ["2027-01-01"], "2", "0"] in [r[:-1] for r in rows]
     assert sum(line.startswith("bank-b, data set ") for line in lines) == 2
     assert snapshot(home) == before
+
+
+def test_a_sum_counts_with_its_shares_and_it_says_so(home: Path) -> None:
+    """No plan is asked, which would have a view of its own."""
+    told = "opened sums: against as many colluders as each plan assumed"
+    args = ("ledger", "show", "--home", home, "--client", "bank-a")
+    assert told not in call(*args).out
+    assert "colluders" not in call(*args, "--json").json["ledgers"][0]
+    path = home / "clients" / "bank-a" / "ledger.sqlite"
+    event = Skellam(1.0, 1e8, shares=3, colluding=1, l2=1e3, l1=3e4)
+    with contextlib.closing(Ledger(path, client="bank-a")) as ledger:
+        charge(ledger, RUNS[1], 9, event)
+    lines = call(*args).out.splitlines()
+    spent, own = (cost(QUIET, LOUD, LOUD, e) for e in (event, seen(event, None)))
+    assert own > 1.01 * spent
+    assert lines[1].startswith(f"epsilon {spent:.4g} of 3 at delta 1e-06")
+    assert lines[2] == told
+    (shown,) = call(*args, "--json").json["ledgers"]
+    assert shown["total"]["epsilon"] == spent
+    assert shown["colluders"] == "as each plan assumed"
 
 
 @pytest.mark.parametrize(

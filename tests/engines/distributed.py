@@ -17,7 +17,7 @@ from secure_fl.privacy import private_update
 
 from .support import NAMES, Trainer, plan_text, start
 
-PROTECTIONS = (("plain", ""), ("masking", ""), ("ckks", "one-time"))
+PROTECTIONS = (("masking", ""), ("ckks", "one-time"))
 KEYHOLDER = ("ckks", "keyholder")
 
 

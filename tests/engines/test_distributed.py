@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,13 @@ from scipy import stats
 import secure_fl as sfl
 from secure_fl.engines.simulation import Simulation
 from secure_fl.errors import BudgetExceeded, EngineError, TooFewClients, UsageError
-from secure_fl.privacy import DiscreteGaussian, Ledger, Skellam, private_update
+from secure_fl.privacy import (
+    DiscreteGaussian,
+    Ledger,
+    Skellam,
+    epsilon,
+    private_update,
+)
 from secure_fl.randomness import SeededInsecure
 from secure_fl.transcript import Transcript
 
@@ -27,7 +34,7 @@ from .distributed import (
     trainer,
     trainers,
 )
-from .support import NAMES, Trainer, start
+from .support import NAMES, Trainer, plan_text, start
 
 MOMENTUM = 'momentum = 0.9\nschedule = "linear"'
 
@@ -180,6 +187,59 @@ def test_a_spent_budget_is_refused_before_any_noise(tmp_path: Path) -> None:
     assert asked == []
 
 
+def of_two_who_collude() -> str:
+    made = text(rounds=1)
+    for line, by in (
+        ("[parties]", "[parties]\nmax_colluding = 2"),
+        ("epsilon = 8.0", "epsilon = 4.0"),
+        ("spare = 1", "spare = 3"),
+    ):
+        assert line in made
+        made = made.replace(line, by)
+    return made
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        # To everybody else together the earlier sum had one share.
+        plan_text(rounds=1, epsilon=4.0, noise_multiplier=20.0),
+        # Its masking was made for one who colludes: so has it to two.
+        of_two_who_collude(),
+    ],
+    ids=["local", "two collude"],
+)
+def test_an_earlier_sum_counts_in_the_view_of_the_run(
+    tmp_path: Path, later: str
+) -> None:
+    """The two together are within the limit only as the earlier plan saw itself."""
+    home = tmp_path / "home"
+    first = text(rounds=1).replace("spare = 1", "spare = 4")
+    earlier = sfl.run(sfl.Plan(first.encode()), trainers(), model=start(), home=home)
+    next_plan = sfl.Plan(later.encode())
+    release = next_plan.with_values(start().size).release
+    limit = next_plan.privacy.epsilon
+    assert epsilon([earlier.plan.release, release], delta=1e-5).value < limit
+    asked: list[str] = []
+
+    def watched(r: sfl.ClientRound) -> sfl.PrivateUpdate:
+        asked.append(r.client)
+        return noise_alone(r)
+
+    with pytest.raises(BudgetExceeded) as caught:
+        sfl.run(next_plan, dict.fromkeys(NAMES, watched), model=start(), home=home)
+    assert asked == []
+    assert caught.value.projected > limit
+    path = home / "clients" / "clinic-a" / "ledger.sqlite"
+    with contextlib.closing(Ledger(path, client="clinic-a")) as ledger:
+        assert ledger.charged("clinics") == [earlier.plan.release]
+        spent = [
+            ledger.spent("clinics", delta=1e-5, view=view).value
+            for view in (1, 2, None)
+        ]
+    assert spent[0] < limit < spent[1] == spent[2] == caught.value.spent
+
+
 def test_what_is_not_on_the_grid_stays_here() -> None:
     """Half a step would tell which client sent it, and carries no noise of its own."""
 
@@ -276,7 +336,7 @@ def test_a_killed_run_goes_on_with_its_velocity(
 
 
 @pytest.mark.parametrize("unit", ["record", "client"])
-@pytest.mark.parametrize(("kind", "keys"), [*PROTECTIONS[1:], KEYHOLDER])
+@pytest.mark.parametrize(("kind", "keys"), [*PROTECTIONS, KEYHOLDER])
 def test_kept_vectors_open_every_sum_again(
     tmp_path: Path, unit: str, kind: str, keys: str
 ) -> None:

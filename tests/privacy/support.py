@@ -29,6 +29,7 @@ def reserve(
     run_id: bytes = RUN,
     event: Event = QUIET,
     limit: float = math.inf,
+    view: int | None = None,
 ) -> Reservation:
     return ledger.reserve(
         LINEAGE,
@@ -41,4 +42,5 @@ def reserve(
         delta=DELTA,
         limit=limit,
         now=1_800_000_000 + place,
+        view=view,
     )

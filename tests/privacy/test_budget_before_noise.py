@@ -126,7 +126,7 @@ def client(tmp_path: Path) -> Iterator[Client]:
 
 def test_the_entry_is_in_the_file_before_anything_is_drawn(client: Client) -> None:
     private = client.train()
-    assert client.draws == [("noise", 1), ("sampling", 1)]
+    assert client.draws == [("noise", 1), ("sampling", 1), ("bytes", 1)]
     for x, y in private.loader:
         private.optimizer.zero_grad()
         private.criterion(private.model(x), y).backward()
@@ -160,7 +160,7 @@ def test_a_spent_budget_stops_the_client_before_the_noise(client: Client) -> Non
 def test_a_budget_with_just_enough_left_does_not(client: Client) -> None:
     client.spend(1.0)
     client.train()
-    assert client.draws == [("noise", 2), ("sampling", 2)]
+    assert client.draws == [("noise", 2), ("sampling", 2), ("bytes", 2)]
 
 
 def test_a_ledger_that_fails_stops_the_client_before_the_noise(client: Client) -> None:

@@ -31,11 +31,11 @@ from secure_fl.privacy import (
     group_epsilon,
     interpret,
     over_releases,
-    own_share,
     profile,
     rdp_epsilon,
     renyi,
     rules,
+    seen,
 )
 from secure_fl.privacy.discrete import (
     conditional_sensitivity,
@@ -50,7 +50,7 @@ DELTA = 1e-6
 
 def skellam(rate: float, variance: float, l2: float, l1: float) -> Skellam:
     """With all the variance in one share."""
-    return Skellam(rate, variance, 1, l2, l1)
+    return Skellam(rate, variance, 1, 0, l2, l1)
 
 
 @pytest.mark.parametrize("variance", [0.5, 4.0, 100.0])
@@ -60,7 +60,7 @@ def test_skellam_is_bounded_and_closely_where_there_is_much_noise(
 ) -> None:
     noise = log_skellam(variance, int(60 * math.sqrt(variance)) + 300)
     assert log_sum(noise) == pytest.approx(0, abs=1e-9)
-    release = Skellam(1.0, variance / 4, 4, float(by), float(by))
+    release = Skellam(1.0, variance / 4, 4, 1, float(by), float(by))
     for order in (2, 3, 5, 8, 16, 32):
         exact = shifted(noise, by, order)
         bound = unsampled(release, order)
@@ -76,7 +76,7 @@ def test_sums_of_discrete_gaussians_are_bounded(deviation: float, shares: int) -
     for _ in range(shares.bit_length() - 1):
         noise = log_of_sum(noise, noise)
     for by in (1, 2):
-        release = DiscreteGaussian(1.0, deviation, shares, float(by), 1)
+        release = DiscreteGaussian(1.0, deviation, shares, 0, float(by), 1)
         for order in (2, 5, 16):
             exact, bound = shifted(noise, by, order), unsampled(release, order)
             assert exact <= bound * (1 + 1e-9)
@@ -141,8 +141,8 @@ def test_a_fine_grid_costs_what_gaussian_noise_costs(
     l2, l1 = rounded_sensitivity(1.0, step=2.0**-40, values=1000)
     deviation = noise * 2.0**40
     for event in (
-        Skellam(rate, deviation**2 / 10, 10, l2, l1),
-        DiscreteGaussian(rate, deviation / math.sqrt(10), 10, l2, 1000),
+        Skellam(rate, deviation**2 / 10, 10, 0, l2, l1),
+        DiscreteGaussian(rate, deviation / math.sqrt(10), 10, 0, l2, 1000),
     ):
         found = epsilon([event] * count, delta=DELTA)
         assert found.accountant == "RDP"
@@ -163,11 +163,11 @@ def test_a_coarse_grid_costs_more() -> None:
 def test_colluding_clients_take_their_shares_away() -> None:
     l2, l1 = rounded_sensitivity(1.0, step=2.0**-16, values=100)
     share = (5 * 2.0**16) ** 2
-    releases = [Skellam(1.0, share, n, l2, l1) for n in (10, 9, 7, 5, 1)]
+    releases = [Skellam(1.0, share, n, 10 - n, l2, l1) for n in (10, 9, 7, 5, 1)]
     costs = [epsilon([release], delta=DELTA).value for release in releases]
     assert costs == sorted(costs)
     assert costs[3] > 1.3 * costs[0]
-    assert costs[4] == epsilon([own_share(releases[0])], delta=DELTA).value
+    assert costs[4] == epsilon([seen(releases[0], None)], delta=DELTA).value
     together = skellam(1.0, 10 * share, l2, l1)
     assert epsilon([together], delta=DELTA).value == costs[0]
 
@@ -210,14 +210,14 @@ def test_equal_releases_are_counted_and_rates_have_one_form() -> None:
 def test_extremes_are_large_or_nothing_and_no_error(rate: float) -> None:
     """A ledger may state them: neither overflow, nor nan, nor refusal."""
     for event in (
-        Skellam(rate, 1e-50, 1, 1e25, 1e50),
-        Skellam(rate, 1e-50, 1, 1e50, 1e50),
-        Skellam(rate, 1e50, 1, 1e25, 1e50),
-        Skellam(rate, 1e50, 10**6, 1e25, 1e50),
-        Skellam(rate, 1e50, 10**6, 1.0, 1.0),
-        DiscreteGaussian(rate, 1e50, 10**6, 1.0, 2**53),
-        DiscreteGaussian(rate, 0.5, 10**6, 1e50, 2**53),
-        DiscreteGaussian(rate, 0.5, 10**6, 1.0, 2**53),
+        Skellam(rate, 1e-50, 1, 0, 1e25, 1e50),
+        Skellam(rate, 1e-50, 1, 0, 1e50, 1e50),
+        Skellam(rate, 1e50, 1, 0, 1e25, 1e50),
+        Skellam(rate, 1e50, 1000, 1000, 1e25, 1e50),
+        Skellam(rate, 1e50, 1000, 0, 1.0, 1.0),
+        DiscreteGaussian(rate, 1e50, 1000, 0, 1.0, 2**53),
+        DiscreteGaussian(rate, 0.5, 1000, 0, 1e50, 2**53),
+        DiscreteGaussian(rate, 0.5, 1000, 1000, 1.0, 2**53),
     ):
         single = epsilon([event], delta=DELTA).value
         assert 0 <= single <= 500 or single == math.inf
@@ -264,15 +264,16 @@ def test_curves_are_those_of_gaussian_noise_and_looser() -> None:
 
 
 def test_groups_cost_as_if_always_there_with_a_multiple_of_the_sensitivity() -> None:
-    sampled = Skellam(0.1, 1e6, 4, 100.0, 1000.0)
-    three = Skellam(1.0, 1e6, 4, 300.0, 3000.0)
+    sampled = Skellam(0.1, 1e6, 4, 1, 100.0, 1000.0)
+    three = Skellam(1.0, 1e6, 4, 1, 300.0, 3000.0)
     assert group_epsilon([sampled] * 5, records=3, delta=DELTA) == (
         epsilon([three] * 5, delta=DELTA).value
     )
-    exact = DiscreteGaussian(0.1, 1000.0, 4, 100.0, 10)
+    exact = DiscreteGaussian(0.1, 1000.0, 4, 1, 100.0, 10)
     assert group_epsilon([exact, Gaussian(30.0)], records=3, delta=DELTA) == (
         epsilon(
-            [DiscreteGaussian(1.0, 1000.0, 4, 300.0, 10), Gaussian(10.0)], delta=DELTA
+            [DiscreteGaussian(1.0, 1000.0, 4, 1, 300.0, 10), Gaussian(10.0)],
+            delta=DELTA,
         ).value
     )
     mixed: list[Event] = [sampled, PoissonGaussian(0.1, 20.0)]
@@ -285,12 +286,12 @@ def test_groups_cost_as_if_always_there_with_a_multiple_of_the_sensitivity() -> 
 def sums(noise: float) -> Skellam:
     """A round of 5 clients, one of them colluding: 1000 values, steps of 2^-16."""
     l2, l1 = rounded_sensitivity(1.0, step=2.0**-16, values=1000)
-    return Skellam(0.2, (noise * 2.0**16) ** 2 / 4, 4, l2, l1)
+    return Skellam(0.2, (noise * 2.0**16) ** 2 / 4, 4, 1, l2, l1)
 
 
 def exact_sums(noise: float) -> DiscreteGaussian:
     l2, _ = rounded_sensitivity(1.0, step=2.0**-16, values=1000)
-    return DiscreteGaussian(0.2, noise * 2.0**16 / 2, 4, l2, 1000)
+    return DiscreteGaussian(0.2, noise * 2.0**16 / 2, 4, 1, l2, 1000)
 
 
 @pytest.mark.parametrize("release", [sums, exact_sums])

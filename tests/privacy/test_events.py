@@ -21,7 +21,7 @@ from secure_fl.privacy import (
     Repeated,
     Skellam,
     from_wire,
-    own_share,
+    seen,
     to_wire,
     without_amplification,
 )
@@ -32,7 +32,7 @@ MECHANISMS = st.one_of(
     st.builds(Gaussian, POSITIVE), st.builds(PoissonGaussian, RATES, POSITIVE)
 )
 SENSITIVITIES = st.floats(1, 1e50)
-SHARES = st.integers(1, 10**6)
+SHARES, COLLUDING = st.integers(1, 1000), st.integers(0, 1000)
 DISCRETE = st.one_of(
     st.tuples(SENSITIVITIES, SENSITIVITIES).flatmap(
         lambda norms: st.builds(
@@ -40,6 +40,7 @@ DISCRETE = st.one_of(
             rate=RATES,
             variance=st.floats(1e-50, 1e50),
             shares=SHARES,
+            colluding=COLLUDING,
             l2=st.just(min(norms)),
             l1=st.just(max(norms)),
         )
@@ -49,6 +50,7 @@ DISCRETE = st.one_of(
         rate=RATES,
         deviation=st.floats(0.5, 1e50),
         shares=SHARES,
+        colluding=COLLUDING,
         l2=SENSITIVITIES,
         values=st.integers(1, 2**53),
     ),
@@ -95,23 +97,25 @@ def test_numbers_of_numpy_encode_as_python_floats() -> None:
 
 
 def test_discrete_releases_have_one_byte_form() -> None:
-    skellam = Skellam(np.float64(0.5), 2, 3, np.float64(4), 5)
+    skellam = Skellam(np.float64(0.5), 2, 3, 1, np.float64(4), 5)
     assert to_wire(skellam) == {
         0: "skellam",
         1: "0.5",
         2: "2.0",
         3: 3,
-        4: "4.0",
-        5: "5.0",
+        4: 1,
+        5: "4.0",
+        6: "5.0",
     }
-    gaussian = DiscreteGaussian(1, np.float64(2), 3, 4, 5)
+    gaussian = DiscreteGaussian(1, np.float64(2), 3, 0, 4, 5)
     assert to_wire(gaussian) == {
         0: "discrete-gaussian",
         1: "1.0",
         2: "2.0",
         3: 3,
-        4: "4.0",
-        5: 5,
+        4: 0,
+        5: "4.0",
+        6: 5,
     }
 
 
@@ -121,9 +125,13 @@ def test_discrete_releases_have_one_byte_form() -> None:
         {"rate": 0.0},
         {"rate": 1.5},
         {"shares": 0},
-        {"shares": 10**6 + 1},
+        {"shares": 1001},
         {"shares": 2.0},
         {"shares": True},
+        {"colluding": -1},
+        {"colluding": 1001},
+        {"colluding": 1.0},
+        {"colluding": False},
         {"l2": 0.5},
         {"l2": 1e51},
         {"l2": math.nan},
@@ -141,8 +149,9 @@ def test_discrete_releases_have_one_byte_form() -> None:
     ],
 )
 def test_discrete_parameters_out_of_range_are_refused(change: dict[str, float]) -> None:
-    skellam = {"rate": 0.5, "variance": 9.0, "shares": 3, "l2": 4.0, "l1": 5.0}
-    gaussian = {"rate": 0.5, "deviation": 2.0, "shares": 3, "l2": 4.0, "values": 5}
+    both = {"rate": 0.5, "shares": 3, "colluding": 1, "l2": 4.0}
+    skellam = {**both, "variance": 9.0, "l1": 5.0}
+    gaussian = {**both, "deviation": 2.0, "values": 5}
     for kind, good in ((Skellam, skellam), (DiscreteGaussian, gaussian)):
         if change.keys() <= good.keys():
             kind(**good)  # type: ignore[arg-type]
@@ -159,7 +168,11 @@ def test_a_number_has_one_spelling(text: str) -> None:
         from_wire({0: "gaussian", 1: text})
 
 
-SKELLAM = Skellam(0.5, 9.0, 3, 4.0, 5.0)
+SKELLAM = Skellam(0.5, 9.0, 3, 1, 4.0, 5.0)
+SUM = to_wire(SKELLAM)
+EXACT = to_wire(DiscreteGaussian(0.5, 2.0, 3, 1, 4.0, 5))
+assert isinstance(SUM, dict)
+assert isinstance(EXACT, dict)
 GOOD: wire.Value = {0: "gaussian", 1: "1.0"}
 
 
@@ -180,21 +193,20 @@ GOOD: wire.Value = {0: "gaussian", 1: "1.0"}
         {0: "repeated", 1: {0: "repeated", 1: GOOD, 2: 2}, 2: 2},
         {0: "repeated", 1: {0: "non-private", 1: "x"}, 2: 2},
         {0: "non-private", 1: ""},
-        {0: "skellam", 1: "0.5", 2: "9.0", 3: 3, 4: "4.0"},
-        {0: "skellam", 1: "0.5", 2: "9.0", 3: 3, 4: "4.0", 5: "3.0"},
-        {0: "skellam", 1: "0.5", 2: "9.0", 3: 3, 4: "4.0", 5: 5},
-        {0: "skellam", 1: "0.5", 2: "9.0", 3: "3", 4: "4.0", 5: "5.0"},
-        {0: "skellam", 1: "0.5", 2: "1e300", 3: 3, 4: "4.0", 5: "5.0"},
-        {0: "skellam", 1: "0.5", 2: "9.0", 3: 2**62, 4: "4.0", 5: "5.0"},
-        {0: "skellam", 1: "0.5", 2: "9.0", 3: 3, 4: "4.0", 5: "5.0", 6: 1},
-        {0: "discrete-gaussian", 1: "0.5", 2: "0.4", 3: 3, 4: "4.0", 5: 5},
-        {0: "discrete-gaussian", 1: "0.5", 2: "2.0", 3: 3, 4: "4.0", 5: "5.0"},
-        {0: "discrete-gaussian", 1: "0.5", 2: "2.0", 3: 3, 4: "4.0", 5: 2**62},
-        {
-            0: "repeated",
-            1: {0: "skellam", 1: "0.5", 2: "9.0", 3: 3, 4: "4.0", 5: "5.0"},
-            2: 2,
-        },
+        {key: SUM[key] for key in range(6)},
+        {0: "skellam", 1: "0.5", 2: "9.0", 3: 3, 4: "4.0", 5: "5.0"},  # none colluding
+        SUM | {6: "3.0"},
+        SUM | {6: 5},
+        SUM | {3: "3"},
+        SUM | {4: "1"},
+        SUM | {2: "1e300"},
+        SUM | {3: 2**62},
+        SUM | {4: 1001},
+        SUM | {7: 1},
+        EXACT | {2: "0.4"},
+        EXACT | {6: "5.0"},
+        EXACT | {6: 2**62},
+        {0: "repeated", 1: SUM, 2: 2},
         {0: "non-private", 1: "x" * 501},
     ],
 )
@@ -209,12 +221,18 @@ def test_without_amplification_forgets_the_sampling_only() -> None:
     assert without_amplification(Repeated(step, 7)) == Repeated(Gaussian(1.5), 7)
     for event in (Gaussian(1.0), Repeated(Gaussian(1.0), 2), NonPrivate("x")):
         assert without_amplification(event) == event
-    assert without_amplification(SKELLAM) == Skellam(1.0, 9.0, 3, 4.0, 5.0)
+    assert without_amplification(SKELLAM) == Skellam(1.0, 9.0, 3, 1, 4.0, 5.0)
 
 
-def test_an_own_share_is_what_nobody_else_knows() -> None:
-    assert own_share(SKELLAM) == Skellam(0.5, 9.0, 1, 4.0, 5.0)
-    gaussian = DiscreteGaussian(0.5, 2.0, 3, 4.0, 5)
-    assert own_share(gaussian) == DiscreteGaussian(0.5, 2.0, 1, 4.0, 5)
+@pytest.mark.parametrize("colluding", [None, 3, 1000])
+def test_more_colluders_than_planned_leave_the_own_share(colluding: int | None) -> None:
+    """The protection of that sum promises nothing against so many."""
+    skellam = Skellam(0.5, 9.0, 5, 2, 4.0, 5.0)
+    assert seen(skellam, colluding) == Skellam(0.5, 9.0, 1, 2, 4.0, 5.0)
+    gaussian = DiscreteGaussian(0.5, 2.0, 5, 2, 4.0, 5)
+    assert seen(gaussian, colluding) == DiscreteGaussian(0.5, 2.0, 1, 2, 4.0, 5)
+    for few in (0, 1, 2):
+        assert seen(skellam, few) == skellam
+        assert seen(gaussian, few) == gaussian
     for event in (Gaussian(1.0), Repeated(Gaussian(1.0), 2), NonPrivate("x")):
-        assert own_share(event) == event
+        assert seen(event, colluding) == event

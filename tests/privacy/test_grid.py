@@ -34,6 +34,7 @@ def grid(**changes: Any) -> Grid:
         "clip_norm": 1.0,
         "noise_multiplier": 4.0,
         "shares": 4,
+        "colluding": 2,
         "clients": 6,
         "word_bits": 32,
         "clip": None,
@@ -78,7 +79,7 @@ def test_numbers_of_one_plan() -> None:
     assert abs(g.noise_bound - bound) < 2
     assert g.clip == (2**31 - 1 - g.noise_bound) // 6 * g.step
     l2 = 2**18 * (1 + 1e-6) + math.sqrt(32_768)
-    assert g.event == Skellam(0.2, 2.0**38, 4, l2, math.sqrt(32_768) * l2)
+    assert g.event == Skellam(0.2, 2.0**38, 4, 2, l2, math.sqrt(32_768) * l2)
 
 
 def test_events_of_the_four_kinds_of_plan() -> None:
@@ -86,9 +87,9 @@ def test_events_of_the_four_kinds_of_plan() -> None:
     variance = (0.5 * 1024) ** 2 / 4
     record = 1024 * (1 + 1e-6) + 4
     whole = math.sqrt((1024 * (1 + 1e-6)) ** 2 + 4 + 1024 * (1 + 1e-6) + 2)
-    assert g.event == Skellam(0.2, variance, 4, record, 4 * record)
+    assert g.event == Skellam(0.2, variance, 4, 2, record, 4 * record)
     g = grid(values=16, step=2.0**-10, noise_multiplier=0.5, kind="discrete-gaussian")
-    assert g.event == DiscreteGaussian(0.2, 256.0, 4, record, 16)
+    assert g.event == DiscreteGaussian(0.2, 256.0, 4, 2, record, 16)
     client: dict[str, Any] = {"unit": "client", "rate": 1.0}
     event = grid(values=16, step=2.0**-10, noise_multiplier=0.5, **client).event
     assert isinstance(event, Skellam)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import multiprocessing
 import os
@@ -28,6 +29,7 @@ from secure_fl.privacy import (
     PoissonGaussian,
     Repeated,
     Reservation,
+    Skellam,
     epsilon,
 )
 
@@ -209,6 +211,39 @@ def test_a_projection_writes_nothing(ledger: Ledger) -> None:
     with pytest.raises(BudgetExceeded):
         ledger.check(LINEAGE, [QUIET] * 3, delta=DELTA, limit=limit)
     assert ledger.entries(LINEAGE) == []
+
+
+@pytest.mark.parametrize(
+    ("view", "shares"), [(0, 4), (2, 4), (3, 1), (1000, 1), (None, 1)]
+)
+def test_a_sum_counts_in_the_view_that_is_asked_for(
+    ledger: Ledger, view: int | None, shares: int
+) -> None:
+    """Of an earlier run's noise, against more than it was made for, a share is left."""
+    earlier = Skellam(1.0, 1e8, shares=4, colluding=2, l2=1e3, l1=3e4)
+    reserve(ledger, 0, event=earlier)
+    left = dataclasses.replace(earlier, shares=shares)
+    exact = epsilon([left, QUIET], delta=DELTA).value
+    assert ledger.charged(LINEAGE) == [earlier]
+    assert ledger.spent(LINEAGE, delta=DELTA, view=view) == epsilon([left], delta=DELTA)
+    short = exact * (1 - 1e-9)
+    with pytest.raises(BudgetExceeded):
+        ledger.check(LINEAGE, [QUIET], delta=DELTA, limit=short, view=view)
+    with pytest.raises(BudgetExceeded):
+        reserve(ledger, 1, limit=short, view=view)
+    ledger.check(LINEAGE, [QUIET], delta=DELTA, limit=exact, view=view)
+    reserve(ledger, 1, limit=exact, view=view)
+
+
+def test_a_sum_is_charged_in_its_own_plans_view(ledger: Ledger) -> None:
+    event = Skellam(1.0, 1e8, shares=4, colluding=2, l2=1e3, l1=3e4)
+    limit = epsilon([event] * 2, delta=DELTA).value
+    with pytest.raises(BudgetExceeded):
+        reserve(ledger, 0, event=event, limit=limit / 2)  # where nobody says: all
+    reserve(ledger, 0, event=event, limit=limit, view=2)
+    reserve(ledger, 1, event=event, limit=limit, view=2)
+    with pytest.raises(BudgetExceeded):
+        reserve(ledger, 2, event=event, limit=limit, view=2)
 
 
 def test_an_unprotected_release_ends_the_budget_of_its_lineage(ledger: Ledger) -> None:

@@ -41,6 +41,7 @@ from .mutations_report import altered, edited_report, forged
 __all__ = ["SUMS"]
 
 RUN: Final = "sums"
+OF_CLIENTS: Final = "sums of clients"
 CLIENT: Final = "clinic-b"
 
 Event = dict[int, Any]
@@ -72,15 +73,14 @@ def _times(field: int, factor: float) -> Callable[[Event], Any]:
 def _exact(event: Event) -> Any:
     """The same noise, as if it were discrete Gaussian."""
     deviation = float(event[2]) ** 0.5
-    return to_wire(
-        DiscreteGaussian(float(event[1]), deviation, event[3], float(event[4]), 128)
-    )
+    rate, l2 = float(event[1]), float(event[5])
+    return to_wire(DiscreteGaussian(rate, deviation, event[3], event[4], l2, 128))
 
 
 def _in_one_share(event: Event) -> Any:
     """The variance of all shares, said to be one client's own."""
-    rate, variance, l2, l1 = (float(event[i]) for i in (1, 2, 4, 5))
-    return to_wire(Skellam(rate, variance * event[3], 1, l2, l1))
+    rate, variance, l2, l1 = (float(event[i]) for i in (1, 2, 5, 6))
+    return to_wire(Skellam(rate, variance * event[3], 1, event[4], l2, l1))
 
 
 def _unprotected(lines: Lines) -> None:
@@ -100,19 +100,24 @@ def _ledgers() -> Iterator[Mutation]:
         "an event with one share": lambda e: {**e, 3: 1},
         "an event with no share": lambda e: {**e, 3: 0},
         "an event with a share of another type": lambda e: {**e, 3: str(e[3])},
+        "an event with more shares than clients": lambda e: {**e, 3: 1001},
+        "an event with one more who may collude": lambda e: {**e, 4: e[4] + 1},
+        "an event with nobody who may collude": lambda e: {**e, 4: 0},
+        "an event with more who may collude than clients": lambda e: {**e, 4: 1001},
+        "an event with colluders of another type": lambda e: {**e, 4: str(e[4])},
         "more noise in an event": _times(2, 1.5),
         "a last digit more of noise": _times(2, 1 + 1e-15),
-        "less sensitivity in an event": _times(4, 0.999),
-        "less L1 sensitivity in an event": _times(5, 0.999),
-        "an L1 sensitivity below L2": lambda e: {**e, 5: repr(float(e[4]) / 2)},
-        "a sensitivity below a step": lambda e: {**e, 4: "0.5"},
+        "less sensitivity in an event": _times(5, 0.999),
+        "less L1 sensitivity in an event": _times(6, 0.999),
+        "an L1 sensitivity below L2": lambda e: {**e, 6: repr(float(e[5]) / 2)},
+        "a sensitivity below a step": lambda e: {**e, 5: "0.5"},
         "variance beyond any grid": lambda e: {**e, 2: "1e+51"},
         "another sampling rate in an event": _times(1, 0.5),
         "another kind of noise in an event": _exact,
         "all noise said to be one client's": _in_one_share,
         "Gaussian noise in an event": lambda e: to_wire(Gaussian(1.0)),
-        "an event with a field more": lambda e: {**e, 6: "1.0"},
-        "an event with a field less": lambda e: {k: e[k] for k in range(5)},
+        "an event with a field more": lambda e: {**e, 7: "1.0"},
+        "an event with a field less": lambda e: {k: e[k] for k in range(6)},
         "another spelling of a rate": lambda e: {**e, 1: e[1] + "0"},
         "an event repeated": lambda e: {0: "repeated", 1: e, 2: 1},
     }
@@ -196,6 +201,7 @@ def _reports() -> Iterator[Mutation]:
         ("accounting", "cross_checks"): lambda none: ["RDP"],
         ("accounting", "known_answers"): lambda rows: rows[:-1],
         ("releases", CLIENT, 0, "event", "shares"): altered,
+        ("releases", CLIENT, 0, "event", "colluding"): altered,
         ("releases", CLIENT, 0, "event", "variance"): altered,
         ("not_claimed",): lambda ids: ids[1:],
         ("epsilon_over_rounds", CLIENT, 1, "epsilon"): altered,
@@ -205,33 +211,21 @@ def _reports() -> Iterator[Mutation]:
 
 
 def _others() -> Iterator[Mutation]:
-    """Nothing is claimed of sums where vectors are seen, nor of records elsewhere."""
-    for run, paths in {
-        "plain sums": {
-            ("claims", 0, "id"): lambda name: "record-sum",
-            ("claims", 1, "evidence"): lambda none: "proof",
-            ("epsilon_over_rounds", CLIENT, 0, "epsilon"): altered,
-        },
-        "sums of clients": {
-            ("privacy_unit", "kind"): lambda unit: "record",
-            ("privacy_unit", "max_records_per_unit"): lambda none: 1,
-            ("claims", 0, "unit"): lambda unit: "record",
-            ("claims", 0, "relies_on"): lambda rows: rows[1:],
-            ("claims", 1, "consortium", "group", 0, 1): altered,
-            ("mechanism", "normaliser", CLIENT): lambda one: 8.0,
-            ("mechanism", "nan_policy"): lambda policy: "zero-or-charged",
-            ("numerics", "rounding"): lambda rule: "stochastic",
-            ("not_claimed",): lambda ids: ids[1:],
-        },
+    """Nothing is claimed of records where clients are the unit."""
+    for path, change in {
+        ("privacy_unit", "kind"): lambda unit: "record",
+        ("privacy_unit", "max_records_per_unit"): lambda none: 1,
+        ("claims", 0, "unit"): lambda unit: "record",
+        ("claims", 0, "relies_on"): lambda rows: rows[1:],
+        ("claims", 1, "consortium", "group", 0, 1): altered,
+        ("mechanism", "normaliser", CLIENT): lambda one: 8.0,
+        ("mechanism", "nan_policy"): lambda policy: "zero-or-charged",
+        ("numerics", "rounding"): lambda rule: "stochastic",
+        ("not_claimed",): lambda ids: ids[1:],
     }.items():
-        for path, change in paths.items():
-            what = ".".join(map(str, path)) + " forged"
-            yield _mutation(what, forged(path, change), REPORT, run)
-    yield _mutation(
-        "claims in another order", edited_report(_swapped), REPORT, "plain sums"
-    )
-    for run in ("plain sums", "sums of clients"):
-        yield _mutation("a clipped value counted", _log(_counted), TRANSCRIPT, run)
+        what = ".".join(map(str, path)) + " forged"
+        yield _mutation(what, forged(path, change), REPORT, OF_CLIENTS)
+    yield _mutation("a clipped value counted", _log(_counted), TRANSCRIPT, OF_CLIENTS)
 
 
 # -- the plan, the log, and the model --------------------------------------------------
@@ -252,6 +246,7 @@ def _plans() -> Iterator[Mutation]:
         ("privacy", "overlap", "overlapping", PLAN),
         ("privacy", "local_steps", 2, PLAN),
         ("privacy", "mode", "local", PLAN),
+        ("protection", "kind", "plain", PLAN),
         ("protection", "step", 2.0**-5, PLAN),
         ("protection", "step", 2.0**-40, PLAN),
         ("protection", "clip", 0.5, PLAN),

@@ -25,7 +25,6 @@ SEED: Final = b"sums"
 # The good runs that are mutated.
 RUNS: Final[dict[str, dict[str, Any]]] = {
     "sums": {"keep": True},
-    "plain sums": {"kind": "plain"},
     "sums of clients": {
         "unit": "client",
         "kind": "ckks",

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from scipy.stats import skellam
 
 import secure_fl as sfl
-from secure_fl.errors import PlanError
-from secure_fl.privacy import accounting
+from secure_fl.errors import PlanError, VerificationError
+from secure_fl.privacy import accounting, seen
 from secure_fl.privacy.events import (
     DiscreteGaussian,
     Event,
@@ -33,27 +33,30 @@ from secure_fl.privacy.events import (
     to_wire,
 )
 from secure_fl.privacy.groups import group_epsilon
+from secure_fl.report import verify_run
 
+from .mutations_books import EVENT, LIMIT, RUN_ID, Line, Lines
 from .mutations_folder import EVERYBODY, Folder
+from .mutations_ledger import edited
 from .mutations_sums import SUMS
 from .sums import play
 from .support import Made
 from .test_second_verifier import refusal, second, start, write
 
 SKELLAMS = (
-    Skellam(0.05, 100.0, 4, 10.0, 40.0),
-    Skellam(1.0, 9e6, 2, 1011.3, 11441.2),
-    Skellam(0.2, 4.5e5, 3, 1011.3, 11441.2),
-    Skellam(0.01, 1e12, 999, 1e5, 1e7),
-    Skellam(0.5, 2.0, 1000, 1.0, 1.0),
-    Skellam(1e-9, 1e3, 2, 3.0, 9.0),
-    Skellam(1 - 2.0**-40, 1e4, 2, 3.0, 9.0),
+    Skellam(0.05, 100.0, 4, 1, 10.0, 40.0),
+    Skellam(1.0, 9e6, 2, 1, 1011.3, 11441.2),
+    Skellam(0.2, 4.5e5, 3, 2, 1011.3, 11441.2),
+    Skellam(0.01, 1e12, 999, 1, 1e5, 1e7),
+    Skellam(0.5, 2.0, 1000, 0, 1.0, 1.0),
+    Skellam(1e-9, 1e3, 2, 1000, 3.0, 9.0),
+    Skellam(1 - 2.0**-40, 1e4, 2, 1, 3.0, 9.0),
 )
 EXACT = (
-    DiscreteGaussian(0.2, 1000.5, 3, 1011.3, 128),
-    DiscreteGaussian(1.0, 0.5, 2, 1.0, 1),
-    DiscreteGaussian(0.05, 2.5, 40, 12.0, 2**17),
-    DiscreteGaussian(0.5, 0.75, 1000000, 3.0, 2),
+    DiscreteGaussian(0.2, 1000.5, 3, 1, 1011.3, 128),
+    DiscreteGaussian(1.0, 0.5, 2, 3, 1.0, 1),
+    DiscreteGaussian(0.05, 2.5, 40, 1, 12.0, 2**17),
+    DiscreteGaussian(0.5, 0.75, 1000, 0, 3.0, 2),
 )
 
 
@@ -137,12 +140,12 @@ def two_discrete_gaussians(deviation: float) -> Noise:
 @pytest.mark.parametrize(
     ("noise", "event", "shift", "tight"),
     [
-        (skellam_noise(4.0), Skellam(1.0, 2.0, 2, 1, 1), 1, False),
-        (skellam_noise(25.0), Skellam(1.0, 12.5, 2, 3, 3), 3, False),
-        (skellam_noise(400.0), Skellam(1.0, 200.0, 2, 5, 5), 5, True),
-        (two_discrete_gaussians(0.6), DiscreteGaussian(1.0, 0.6, 2, 1, 1), 1, False),
-        (two_discrete_gaussians(1.5), DiscreteGaussian(1.0, 1.5, 2, 2, 1), 2, False),
-        (two_discrete_gaussians(9.0), DiscreteGaussian(1.0, 9.0, 2, 5, 1), 5, True),
+        (skellam_noise(4.0), Skellam(1.0, 2.0, 2, 1, 1, 1), 1, False),
+        (skellam_noise(25.0), Skellam(1.0, 12.5, 2, 1, 3, 3), 3, False),
+        (skellam_noise(400.0), Skellam(1.0, 200.0, 2, 1, 5, 5), 5, True),
+        (two_discrete_gaussians(0.6), DiscreteGaussian(1.0, 0.6, 2, 1, 1, 1), 1, False),
+        (two_discrete_gaussians(1.5), DiscreteGaussian(1.0, 1.5, 2, 1, 2, 1), 2, False),
+        (two_discrete_gaussians(9.0), DiscreteGaussian(1.0, 9.0, 2, 1, 5, 1), 5, True),
     ],
     ids=lambda value: str(value) if isinstance(value, Event) else "",
 )
@@ -160,18 +163,18 @@ def test_a_divergence_is_not_below_the_truth(
 def test_no_number_of_an_event_is_too_much(figures: ModuleType) -> None:
     """What a member that lies may state has an epsilon, and at once."""
     extremes: list[Event] = [
-        Skellam(rate, variance, shares, l2, max(l1, l2))
+        Skellam(rate, variance, shares, 1, l2, max(l1, l2))
         for rate in (5e-324, 0.5, 1.0)
         for variance in (1e-50, 1e50)
-        for shares in (1, 1000000)
+        for shares in (1, 1000)
         for l2 in (1.0, 1e50)
         for l1 in (1.0, 1e50)
     ]
     exact: list[Event] = [
-        DiscreteGaussian(rate, deviation, shares, l2, values)
+        DiscreteGaussian(rate, deviation, shares, 1, l2, values)
         for rate in (5e-324, 0.5, 1.0)
         for deviation in (0.5, 1e50)
-        for shares in (1, 1000000)
+        for shares in (1, 1000)
         for l2 in (1.0, 1e50)
         for values in (1, 2**53)
     ]
@@ -187,7 +190,7 @@ def test_sums_count_among_the_different_mechanisms(
     figures: ModuleType, different: int, finite: bool
 ) -> None:
     events: list[Event] = [
-        Skellam(0.1, 1e4 + i, 2, 3.0, 9.0) for i in range(different - 32)
+        Skellam(0.1, 1e4 + i, 2, 1, 3.0, 9.0) for i in range(different - 32)
     ]
     events += [PoissonGaussian(0.01, 20.0 + i) for i in range(32)]
     costs = figures.spent([read(event) for event in events])
@@ -196,11 +199,53 @@ def test_sums_count_among_the_different_mechanisms(
     assert figures.epsilon(costs, 1e-5) == pytest.approx(ours.value, rel=1e-9)
 
 
-def test_a_share_is_what_everybody_else_cannot_take_away(figures: ModuleType) -> None:
-    event = read(SKELLAMS[0])
-    assert event.own_share() == read(Skellam(0.05, 100.0, 1, 10.0, 40.0))
-    own = figures.epsilon(figures.spent([event.own_share()]), 1e-5)
-    assert own > figures.epsilon(figures.spent([event]), 1e-5)
+@pytest.mark.parametrize(
+    ("assumed", "colluding", "shares"),
+    [
+        (1, 0, 4),
+        (1, 1, 4),
+        (1, 2, 1),  # what hid the others' shares may not hold
+        (3, 3, 4),
+        (3, 4, 1),
+        (0, 1, 1),
+        (1, None, 1),
+        (1000, None, 1),
+    ],
+)
+@pytest.mark.parametrize("event", [SKELLAMS[0], EXACT[0]], ids=str)
+def test_more_colluding_than_assumed_leave_the_own_share(
+    figures: ModuleType, event: Any, assumed: int, colluding: int | None, shares: int
+) -> None:
+    event = dataclasses.replace(event, shares=4, colluding=assumed)
+    found = read(event).seen(colluding)
+    assert found == read(dataclasses.replace(event, shares=shares))
+    assert found == read(seen(event, colluding))
+    costs = figures.spent([found]), figures.spent([read(event)])
+    dearer, cheaper = (figures.epsilon(cost, 1e-5) for cost in costs)
+    assert (dearer > cheaper) is (shares < 4)
+
+
+@pytest.mark.parametrize("event", [Gaussian(2.0), PoissonGaussian(0.1, 2.0)], ids=str)
+def test_noise_of_its_own_nobody_takes_away(event: Event) -> None:
+    for colluding in (None, 0, 1000):
+        assert read(event).seen(colluding) == read(event)
+
+
+@pytest.mark.parametrize("event", [SKELLAMS[0], EXACT[0]], ids=str)
+def test_clients_of_a_sum_are_those_of_a_plan(event: Event) -> None:
+    import events
+
+    good: Any = to_wire(event)
+    cases: dict[int, tuple[list[int], list[Any]]] = {
+        3: ([1, 1000], [0, -1, 1001, "4", True, 2.0]),
+        4: ([0, 1000], [-1, 1001, "1", False, None]),
+    }
+    for field, (allowed, refused) in cases.items():
+        for value in allowed:
+            events.read_event({**good, field: value})
+        for wrong in refused:
+            with pytest.raises(second.Malformed):
+                events.read_event({**good, field: wrong})
 
 
 @pytest.mark.parametrize("block", [1, 2, 16, 64])
@@ -241,7 +286,7 @@ CHOICES = {
     "learning_rate": ["1", "0", "1e-300"],
     "momentum": ["0", "0.0", "1", "0.999", "-0.5", '"0.5"'],
     "schedule": ['"constant"', '"cosine"'],
-    "records": ["40\nweight = 2", "40\nweight = 1"],
+    "records": ["40\nweight = 2", "40\nweight = 1", "900000"],
 }
 
 
@@ -277,8 +322,9 @@ def second_reads(raw: bytes) -> Any:
         return "local"
     event = plan.release
     last = repr(event.last) if event.kind == SKELLAM else event.last
-    sizes = repr(event.rate), repr(event.scale), event.shares, repr(event.l2), last
-    return dict(enumerate((event.kind, *sizes))), plan.step, plan.clip
+    noise = repr(event.rate), repr(event.scale), event.shares, event.colluding
+    wire = dict(enumerate((event.kind, *noise, repr(event.l2), last)))
+    return wire, plan.step, plan.clip
 
 
 def run_id_of(raw: bytes) -> str:
@@ -286,12 +332,12 @@ def run_id_of(raw: bytes) -> str:
 
 
 @pytest.fixture(scope="module")
-def made() -> Made:
+def sums() -> Made:
     return play(keep=True)
 
 
-def test_both_read_the_same_plans(made: Made) -> None:
-    text = made.files["plan.toml"].decode()
+def test_both_read_the_same_plans(sums: Made) -> None:
+    text = sums.files["plan.toml"].decode()
     text = text.replace("[parties]", "[parties]\nmax_colluding = 1\nmin_clients = 3", 1)
     refused = 0
     for seed in range(400):
@@ -311,11 +357,24 @@ def test_both_read_the_same_plans(made: Made) -> None:
     assert 100 < refused < 350
 
 
+def test_without_protection_no_sum_hides_a_share(sums: Made) -> None:
+    text = sums.files["plan.toml"].decode()
+    text = text.replace("keep_vectors = true", "keep_vectors = false")
+    second_reads(text.encode())
+    raw = text.replace('kind = "masking"', 'kind = "plain"').encode()
+    assert raw != text.encode()
+    with pytest.raises(PlanError, match=r"protection\.kind"):
+        package_reads(raw)
+    with pytest.raises(second.Refused) as caught:
+        second_reads(raw)
+    assert caught.value.check == "V-PLAN-3"
+
+
 # -- folders ---------------------------------------------------------------------------
 
 
-def test_started_by_itself_it_opens_the_sums_again(made: Made, tmp_path: Path) -> None:
-    done = start(write(tmp_path, made.files))
+def test_started_by_itself_it_opens_the_sums_again(sums: Made, tmp_path: Path) -> None:
+    done = start(write(tmp_path, sums.files))
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[-1] == "VERIFIED"
@@ -323,9 +382,9 @@ def test_started_by_itself_it_opens_the_sums_again(made: Made, tmp_path: Path) -
     assert any("counts among the colluding" in line for line in lines)
 
 
-def test_a_draft_lacks_what_a_run_fills_in(made: Made, tmp_path: Path) -> None:
-    write(tmp_path, made.files)
-    draft, _, _ = made.files["plan.toml"].decode().partition("[run]")
+def test_a_draft_lacks_what_a_run_fills_in(sums: Made, tmp_path: Path) -> None:
+    write(tmp_path, sums.files)
+    draft, _, _ = sums.files["plan.toml"].decode().partition("[run]")
     filled = "key|aggregator|values|noise_multiplier|start_sha256"
     draft = re.sub(f"(?m)^({filled}) = .*\\n", "", draft)
     said = second.verify(tmp_path, draft.encode()).checks
@@ -334,9 +393,9 @@ def test_a_draft_lacks_what_a_run_fills_in(made: Made, tmp_path: Path) -> None:
     assert refusal(tmp_path, other.encode()).check == "V-PLAN-6"
 
 
-def test_any_byte_of_a_run_of_sums(made: Made, tmp_path: Path) -> None:
-    write(tmp_path, made.files)
-    for name, data in made.files.items():
+def test_any_byte_of_a_run_of_sums(sums: Made, tmp_path: Path) -> None:
+    write(tmp_path, sums.files)
+    for name, data in sums.files.items():
         for at in range(0, len(data), len(data) // 7 + 1):
             changed = data[:at] + bytes([data[at] ^ (1 << at % 8)]) + data[at + 1 :]
             (tmp_path / name).write_bytes(changed)
@@ -345,9 +404,64 @@ def test_any_byte_of_a_run_of_sums(made: Made, tmp_path: Path) -> None:
     second.verify(tmp_path)
 
 
+# -- other runs of a lineage -----------------------------------------------------------
+
+
+def later(event: Event, client: str, made: Made) -> Folder:
+    """The folder where the client charged another run's release after this run's."""
+
+    def edit(lines: Lines) -> None:
+        terms = {RUN_ID: bytes(16), EVENT: to_wire(event), LIMIT: "inf"}
+        body = {**lines.reservation(), **terms}
+        time = lines.lines[-1].time
+        lines.lines.append(Line("reserved", time, body, b"\x01" * 32))
+
+    folder = Folder(made, EVERYBODY, dict(made.files), made)
+    edited(edit, client, seal=True)(folder)
+    return folder
+
+
+def both_say(folder: Path) -> dict[str, float]:
+    said: dict[str, float] = second.verify(folder).epsilon
+    assert said == pytest.approx(verify_run(folder).epsilon, rel=1e-6)
+    return said
+
+
+def both_refuse(folder: Path, file: str) -> None:
+    found = refusal(folder)
+    assert (found.file, found.check) == (file, "V-BUDGET-1")
+    with pytest.raises(VerificationError, match="above the plan's limit") as caught:
+        verify_run(folder)
+    assert caught.value.file == file
+
+
+def test_a_local_run_counts_a_share_of_earlier_sums(made: Made, tmp_path: Path) -> None:
+    """Its epsilon holds whoever colludes: of a sum only the own share counts."""
+    member, file = "bank-d", "ledgers/bank-d.cbor"
+    two = Skellam(1.0, 3.5e5, 2, 1, 1000.0, 1e5)
+    both_refuse(later(two, member, made).write(tmp_path / "two"), file)
+    alone = dataclasses.replace(two, variance=7e5, shares=1)
+    said = both_say(later(alone, member, made).write(tmp_path / "alone"))
+    assert said[member] > max(said[other] for other in said if other != member)
+
+
+def test_who_colludes_now_took_part_in_earlier_sums(sums: Made, tmp_path: Path) -> None:
+    """A run that assumed fewer to collude has fewer honest shares than it said."""
+    member, file = "clinic-b", "ledgers/clinic-b.cbor"
+    fewer = Skellam(1.0, 3.5e5, 2, 0, 1000.0, 1e5)
+    both_refuse(later(fewer, member, sums).write(tmp_path / "fewer"), file)
+    as_many = dataclasses.replace(fewer, colluding=1)
+    said = both_say(later(as_many, member, sums).write(tmp_path / "as many"))
+    more = dataclasses.replace(fewer, colluding=2)
+    assert said == both_say(later(more, member, sums).write(tmp_path / "more"))
+
+
 CHECKS = {
     "a share more in an event": "V-MATCH-2",
     "an event with no share": "V-LEDGER-3",
+    "an event with more shares than clients": "V-LEDGER-3",
+    "an event with one more who may collude": "V-MATCH-2",
+    "an event with more who may collude than clients": "V-LEDGER-3",
     "an L1 sensitivity below L2": "V-LEDGER-3",
     "a sensitivity below a step": "V-LEDGER-3",
     "variance beyond any grid": "V-LEDGER-3",
@@ -358,9 +472,11 @@ CHECKS = {
     "another unit in a ledger": "V-MATCH-2",
     "claims in another order": "V-REPORT-2",
     "claims.1.consortium.epsilon forged": "V-REPORT-2",
+    "releases.clinic-b.0.event.colluding forged": "V-REPORT-2",
     "privacy.noise_multiplier = 0.3": "V-PLAN-4",
     "privacy.overlap = overlapping": "V-PLAN-3",
     "privacy.local_steps = 2": "V-PLAN-3",
+    "protection.kind = plain": "V-PLAN-3",
     "protection.clip = 0.5": "V-PLAN-3",
     "protection.word_bits = 12": "V-PLAN-3",
     "model.values = 81": "V-MODEL-2",
@@ -371,9 +487,9 @@ CHECKS = {
 
 
 @pytest.mark.parametrize("what", CHECKS)
-def test_a_lie_falls_at_its_check(made: Made, what: str, tmp_path: Path) -> None:
+def test_a_lie_falls_at_its_check(sums: Made, what: str, tmp_path: Path) -> None:
     name = f"sums: {what}, signed by all"
     (mutation,) = [mutation for mutation in SUMS if mutation.name == name]
-    folder = Folder(made, EVERYBODY, dict(made.files), made)
+    folder = Folder(sums, EVERYBODY, dict(sums.files), sums)
     mutation.edit(folder)
     assert refusal(folder.write(tmp_path)).check == CHECKS[what]

@@ -13,15 +13,18 @@ import pytest
 from jsonschema import Draft202012Validator
 
 import secure_fl as sfl
-from secure_fl.privacy import Skellam, epsilon, own_share
+from secure_fl.errors import VerificationError
+from secure_fl.privacy import Ledger, Skellam, epsilon, seen
 from secure_fl.report import render_html, render_text, verify_run
 from secure_fl.report.figures import rounded
 from secure_fl.report.registry import registry_yaml
 from secure_fl.report.strings import LANGUAGES
 
+from ..engines.distributed import noise_alone
+from ..engines.support import NAMES, start
 from .conftest import TENSEAL
 from .pages import looked_up, shows
-from .sums import report_of, run
+from .sums import report_of, run, sums_plan
 from .support import METRICS, Consortium
 from .test_mutations import second
 
@@ -31,7 +34,6 @@ VALIDATOR = Draft202012Validator(json.loads(SCHEMA.read_text()))
 RUNS: dict[str, dict[str, Any]] = {
     "records": {},
     "exact": {"noise": "discrete-gaussian"},
-    "plain": {"kind": "plain"},
     "holder": {"kind": "ckks", "keys": "keyholder", "unit": "client"},
     "clients": {"unit": "client"},
     "one-time": {"kind": "ckks", "keys": "one-time"},
@@ -47,7 +49,7 @@ def finished(request: pytest.FixtureRequest) -> sfl.Run:
     entries = RUNS[request.param]
     if entries.get("kind") == "ckks":
         pytest.importorskip("tenseal", reason=TENSEAL)
-    return run(keep=entries.get("kind") != "plain", **entries)
+    return run(keep=True, **entries)
 
 
 def one_line(page: str) -> str:
@@ -76,7 +78,7 @@ def test_each_view_has_its_own_figures(finished: sfl.Run) -> None:
     in_sum, share = claims[f"{unit}-sum"], claims[f"{unit}-share"]
     assert len(claims) == 2
     twice = [plan.release] * 2
-    alone = [own_share(event) for event in twice]
+    alone = [seen(event, None) for event in twice]
     for claim, events in ((in_sum, twice), (share, alone)):
         known = rounded(epsilon(events, delta=delta).value)
         figures = claim["clients"]["clinic-a"]
@@ -96,15 +98,11 @@ def test_each_view_has_its_own_figures(finished: sfl.Run) -> None:
     )
 
 
-def test_the_headline_needs_what_there_is(finished: sfl.Run) -> None:
-    """Without a protection the aggregator sees more than sums: the claim is void."""
+def test_the_headline_is_about_the_sum(finished: sfl.Run) -> None:
     report = report_of(finished)
     unit = report["privacy_unit"]["kind"]
     told = [(claim["id"], claim["evidence"]) for claim in report["claims"]]
-    if report["threat_model"]["protection"] == "plain":
-        assert told == [(f"{unit}-share", "proved"), (f"{unit}-sum", "none")]
-    else:
-        assert told == [(f"{unit}-sum", "proved"), (f"{unit}-share", "proved")]
+    assert told == [(f"{unit}-sum", "proved"), (f"{unit}-share", "proved")]
 
 
 def test_only_sums_rest_on_others(finished: sfl.Run) -> None:
@@ -140,6 +138,7 @@ def test_the_mechanism_is_the_grids(finished: sfl.Run) -> None:
     for row in report["releases"]["clinic-a"]:
         assert row["event"]["mechanism"] == told["noise"]
         assert row["event"]["shares"] == told["shares"]
+        assert row["event"]["colluding"] == plan.parties.max_colluding == 1
     assert {row["clipped_coordinates"] for row in report["rounds"]} == {0}
 
 
@@ -168,11 +167,8 @@ def test_a_page_says_whose_view_it_is(finished: sfl.Run) -> None:
         assert "privacy loss distributions (PLD) on a grid" not in told
         assert "drawn in floating point" not in told
         assert "must not be lower" not in told
-        exposed = "without protection more is seen than sums" in told
-        plain = report["threat_model"]["protection"] == "plain"
-        assert exposed is plain
-        assert ("UNPROTECTED SUM" in told) is plain
-        assert ("Should the protection fail" in told) is not plain
+        assert "UNPROTECTED SUM" not in told
+        assert "Should the protection fail" in told
         of_clients = report["privacy_unit"]["kind"] == "client"
         assert ("about one client, and how" in told) is of_clients
         assert ("no training record" in told) is not of_clients
@@ -189,9 +185,7 @@ def test_a_view_without_a_bound_says_so(finished: sfl.Run) -> None:
         told = one_line(page)
         assert "Nobody: in this view epsilon is infinite." in told
         assert "NO PRIVACY GUARANTEE" not in told
-        assert "In this view they alone cost" not in told or (
-            report["claims"][0]["limit"] is None
-        )
+        assert "In this view they alone cost" not in told
 
 
 def test_a_registry_entry_names_the_headline(finished: sfl.Run) -> None:
@@ -199,8 +193,7 @@ def test_a_registry_entry_names_the_headline(finished: sfl.Run) -> None:
     entry = registry_yaml(report)
     assert f"epsilon: {report['claims'][0]['consortium']['epsilon']}" in entry
     assert "float" not in entry.replace("floating point; the sensitivity", "")
-    plain = report["threat_model"]["protection"] == "plain"
-    assert ("only sums are opened" in entry) is not plain
+    assert "only sums are opened" in entry
 
 
 def test_nothing_english_is_left(finished: sfl.Run) -> None:
@@ -217,24 +210,27 @@ def test_nothing_english_is_left(finished: sfl.Run) -> None:
 class WithAnEarlierSum(Consortium):
     """A run in local mode, whose members took part in a sum before."""
 
-    event = Skellam(rate=1.0, variance=4e4, shares=4, l2=100.0, l1=1000.0)
+    event = Skellam(1.0, variance=4e4, shares=4, colluding=1, l2=100.0, l1=1000.0)
 
     def rounds(self) -> None:
         for ledger in self.ledgers.values():
-            earlier = ledger.reserve(
-                self.plan.lineage,
-                run_id=bytes(16),
-                round_index=0,
-                attempt=0,
-                event=self.event,
-                unit="record",
-                adjacency="add-or-remove-one",
-                delta=self.plan.privacy.delta,
-                limit=self.plan.privacy.epsilon,
-                now=self.now(),
-            )
-            ledger.sent(earlier, ctx=bytes(32), now=self.now())
+            self.sum_of_another_run(ledger, limit=self.plan.privacy.epsilon)
         super().rounds()
+
+    def sum_of_another_run(self, ledger: Ledger, *, limit: float) -> None:
+        reservation = ledger.reserve(
+            self.plan.lineage,
+            run_id=bytes(16),
+            round_index=0,
+            attempt=0,
+            event=self.event,
+            unit="record",
+            adjacency="add-or-remove-one",
+            delta=self.plan.privacy.delta,
+            limit=limit,
+            now=self.now(),
+        )
+        ledger.sent(reservation, ctx=bytes(32), now=self.now())
 
 
 def test_an_earlier_sum_counts_with_its_own_share_in_local_mode(tmp_path: Path) -> None:
@@ -246,9 +242,74 @@ def test_an_earlier_sum_counts_with_its_own_share_in_local_mode(tmp_path: Path) 
     report = report_of(made)
     assert report["accounting"]["primary"] == "RDP"
     earlier, mine = WithAnEarlierSum.event, [made.plan.release] * 3
-    alone = epsilon([own_share(earlier), *mine], delta=1e-5)
+    alone = epsilon([seen(earlier, None), *mine], delta=1e-5)
     charged = epsilon([earlier, *mine], delta=1e-5)
     told = report["claims"][0]["clients"]["bank-a"]
     assert told["releases_charged"] == 4
     assert told["epsilon"] == rounded(alone.value) > charged.value
-    assert verified.epsilon["bank-a"] == pytest.approx(charged.value)
+    assert verified.epsilon["bank-a"] == pytest.approx(alone.value)
+
+
+class WithALaterSum(WithAnEarlierSum):
+    """The members took part in a sum since, under a plan with no budget left to them:
+    one share of its noise is too little for this one's."""
+
+    event = Skellam(1.0, variance=2500.0, shares=4, colluding=1, l2=100.0, l1=1000.0)
+
+    def rounds(self) -> None:
+        Consortium.rounds(self)
+        for ledger in self.ledgers.values():
+            self.sum_of_another_run(ledger, limit=float("inf"))
+
+
+def test_a_local_run_is_refused_where_own_shares_spend_more(tmp_path: Path) -> None:
+    """With all shares it would be within its limit."""
+    made = WithALaterSum(tmp_path)
+    folder = made.play().write(tmp_path / "run")
+    events = [WithALaterSum.event, *[made.plan.release] * 3]
+    assert epsilon(events, delta=1e-5).value < made.plan.privacy.epsilon
+    with pytest.raises(VerificationError, match="above the plan's limit") as caught:
+        verify_run(folder)
+    assert caught.value.file == "ledgers/bank-a.cbor"
+    assert second(folder) == caught.value.file
+
+
+def lineage_plan(colluding: int, limit: float, noise: float) -> sfl.Plan:
+    """All four clinics are in every sum; one data set in all runs."""
+    source = sums_plan(kind="masking").source.decode()
+    for line, by in (
+        ("[parties]", f"[parties]\nmax_colluding = {colluding}\nmin_clients = 4"),
+        ("epsilon = 8.0", f'epsilon = {limit}\nlineage = "patients"'),
+        ("sampling_rate = 0.2", "sampling_rate = 1.0"),
+        ("noise_multiplier = 1.0", f"noise_multiplier = {noise}"),
+    ):
+        assert source.count(line) == 1
+        source = source.replace(line, by)
+    return sfl.Plan(source.encode())
+
+
+def test_a_run_with_more_colluders_counts_an_earlier_sum_for_more(
+    tmp_path: Path,
+) -> None:
+    """Its protection was made for one of them: against two, one share is left."""
+    home, clients = tmp_path / "home", dict.fromkeys(NAMES, noise_alone)
+    one, two = lineage_plan(1, 8.0, 4.0), lineage_plan(2, 20.0, 4.0)
+    sfl.run(one, clients, model=start(), home=home)
+    folder = tmp_path / "run"
+    finished = sfl.run(two, clients, model=start(), home=home, out=folder)
+    earlier, later = one.release, two.release
+    assert isinstance(earlier, Skellam)
+    assert isinstance(later, Skellam)
+    assert (earlier.shares, later.shares) == (3, 2)
+    by_sum = epsilon([seen(earlier, 2)] * 2 + [later] * 2, delta=1e-5).value
+    by_all = epsilon(
+        [seen(event, None) for event in (earlier, later)] * 2, delta=1e-5
+    ).value
+    assert by_sum > 1.2 * epsilon([earlier, later] * 2, delta=1e-5).value
+    report = report_of(finished)
+    told = [claim["clients"]["clinic-a"]["epsilon"] for claim in report["claims"]]
+    assert told == [rounded(by_sum), rounded(by_all)]
+    over = report["epsilon_over_rounds"]["clinic-a"]
+    assert over[-1]["epsilon"] == rounded(by_sum)
+    assert verify_run(folder).epsilon["clinic-a"] == pytest.approx(by_sum)
+    assert second(folder) == ""

@@ -108,7 +108,7 @@ def make_distributed(
     )
     for old, new in (
         ('mode = "local"\nunit = "record"', f'mode = "distributed"\nunit = "{unit}"'),
-        ("[protection]\n", "[protection]\nword_bits = 64\n"),
+        ('kind = "plain"\n', 'kind = "masking"\nword_bits = 64\n'),
         ("[model]\n", f"[model]\nvalues = {values}\n"),
         ("[rounds]\n", f'[run]\nid = "{bytes(16).hex()}"\n\n[rounds]\n'),
     ):

@@ -66,6 +66,7 @@ def distributed_plan(way: str, unit: str, *, hidden: str) -> Plan:
         ("sampling_rate = 0.5", f"sampling_rate = {rate}"),
         ("local_steps = 40", f"local_steps = {steps}"),
         ("clip_norm = 1.0", "clip_norm = 0.5"),
+        ('kind = "plain"', 'kind = "masking"'),
         ("[model]\n", f"[model]\nvalues = {size}\n"),
         ("[rounds]\n", f'[run]\nid = "{bytes(16).hex()}"\n\n[rounds]\n'),
     ):
@@ -88,7 +89,7 @@ def test_learns_a_separable_problem(way: str, hidden: str) -> None:
     start = initial_model(plan)
     r, events = make_round(plan, start)
     update = builtin_trainer(plan, split)(r)
-    assert events == ["reserve", "noise", "sampling"]
+    assert events == ["reserve", "noise", "sampling", "bytes"]
     assert update.vector.shape == (start.size,)
     probabilities = scores(start.add(update.vector), plan, split.test_x)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1.0)

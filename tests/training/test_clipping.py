@@ -193,6 +193,18 @@ def test_terms_that_cancel_do_not_pass_the_clip_norm() -> None:
             assert norm <= 1e-3 * (1 + 1e-6)
 
 
+def test_squares_that_underflow_do_not_pass_the_clip_norm() -> None:
+    """Errors whose squares are 0 in float32, beside inputs that make up for them."""
+    layer = nn.Linear(4096, 30)
+    for error in (1e-22, 2.6e-23, 1e-25, 1e-38):
+        inputs = torch.full((1, 4096), 1e17)
+        errors = torch.full((1, 30), error)
+        sums = ClippedSums(list(layer.parameters()), clip_norm=1e-3)
+        sums.add([LinearPart(layer, inputs, errors, dtype=torch.float64)])
+        norm = math.sqrt(sum(float(t.square().sum()) for t in sums.take()))
+        assert 0 < norm <= 1e-3 * (1 + 1e-6)
+
+
 def test_sums_lose_nothing_where_float64_is_asked_for() -> None:
     draw = torch.Generator().manual_seed(5)
     layer, table, factors = (

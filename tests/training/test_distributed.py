@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from secure_fl.errors import UsageError
+from secure_fl.model import GlobalModel
 from secure_fl.plan import Plan
 from secure_fl.privacy import Ledger, PrivateUpdate
 from secure_fl.randomness import SeededInsecure, SystemRandom
@@ -46,6 +47,7 @@ def exact(plan: Plan, update: PrivateUpdate, *, seed: int = 0) -> NDArray[np.flo
     source = same(seed)
     if plan.privacy.unit == "record":
         source.arrays("sampling")
+        source.bytes(8)  # what torch's generators are seeded with
     noise = source.arrays("noise").skellam(plan.grid.variance, plan.grid.padded)
     return plan.grid.opened(units - noise, rotation=plan.rotation(0))
 
@@ -197,7 +199,7 @@ def test_the_entry_is_written_before_anything_is_drawn(way: str) -> None:
     model = linear()
     r, events = make_round(make_distributed(way), start_of(model))
     r.gradient_sum(r.load(model), DataLoader(records()), nn.CrossEntropyLoss())
-    assert events == ["reserve", "sampling", "noise", "rounding"]
+    assert events == ["reserve", "sampling", "bytes", "noise", "rounding"]
     assert clean(model)
 
 
@@ -241,36 +243,46 @@ class Unflattened(nn.Linear):
 
 def test_an_empty_batch_is_noise_and_does_not_reach_the_model() -> None:
     plan = make_distributed("opacus", rate=1e-9)
-    got = sum_of(plan, records(), model=Unflattened(5, 3), random=same())
+    model = nn.Sequential(Unflattened(5, 3))
+    got = sum_of(plan, records(), model=model, random=same())
     assert got.vector.any()
     assert not exact(plan, got).any()
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_weights_stay_and_frozen_values_are_zero(way: str) -> None:
+def test_the_weights_stay(way: str) -> None:
     model: nn.Module = linear() if way == "head" else Backbone(nn.BatchNorm1d(8))
     if isinstance(model, Backbone):
         model.body.eval()
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    size = sum(p.numel() for p in model.parameters())
-    plan = make_distributed(way, values=size)
-    start = type(start_of(model))(
-        {name: p.detach().numpy() for name, p in model.named_parameters()}
-    )
-    r = make_round(plan, start, random=same()).round
-    update = r.gradient_sum(r.load(model), DataLoader(records()), nn.CrossEntropyLoss())
-    got = exact(plan, update)
+    start = start_of(model)
+    r = make_round(make_distributed(way, values=start.size), start).round
+    r.gradient_sum(r.load(model), DataLoader(records()), nn.CrossEntropyLoss())
     for name, value in before.items():
         assert torch.equal(model.state_dict()[name], value)
-    at = 0
-    trained = {name for name, p in model.named_parameters() if p.requires_grad}
-    for name, array in start.arrays.items():
-        part = got[at : at + array.size]
-        assert (np.abs(part).max() > 0.05) == (name in trained)
-        at += array.size
+
+
+@pytest.mark.parametrize("unit", ["record", "client"])
+@pytest.mark.parametrize("extra", ["body.0.bias", "body.1.running_var"])
+def test_what_is_not_trained_gets_no_noise(unit: str, extra: str) -> None:
+    model = Backbone(nn.BatchNorm1d(8))
+    model.body.eval()
+    arrays = dict(start_of(model).arrays)
+    arrays[extra] = model.state_dict()[extra].numpy()
+    start = GlobalModel(arrays)
+    rate = 0.5 if unit == "record" else 1.0
+    plan = make_distributed("opacus", unit=unit, rate=rate, values=start.size)
+    r, events = make_round(plan, start)
+    call = CALLS[unit == "client"]
+    with pytest.raises(UsageError, match=f"not trained: {extra}") as caught:
+        call(r, r.load(model))
+    assert "trainable_model" in caught.value.hint
+    assert events == []
 
 
 def test_a_model_that_changes_in_the_forward_pass_is_refused() -> None:
+    """Nothing shows on zeros: what is left behind is found at the end."""
+
     class Counting(Backbone):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             self.body[1].running_mean += x.mean()  # type: ignore[operator]
@@ -281,20 +293,25 @@ def test_a_model_that_changes_in_the_forward_pass_is_refused() -> None:
     r, events = make_round(make_distributed("opacus", values=27), start_of(model))
     with pytest.raises(UsageError, match="buffer of the model changed"):
         r.gradient_sum(r.load(model), DataLoader(records()), nn.CrossEntropyLoss())
-    assert events == ["reserve", "sampling"]
+    assert events == ["reserve", "sampling", "bytes"]
     assert clean(model)
 
 
-def test_a_model_that_fails_is_left_ordinary() -> None:
-    class Failing(nn.Linear):
-        def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
-            raise RuntimeError("out of memory")
+def test_a_record_that_the_model_fails_at_leaves_it_ordinary() -> None:
+    class Failing(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if x.any():
+                raise RuntimeError("out of memory")
+            return x
 
-    model = Failing(5, 3)
-    r, _ = make_round(make_distributed("opacus"), start_of(model))
+    model = nn.Sequential(Failing(), linear())
+    r, events = make_round(make_distributed("opacus"), start_of(model))
+    state = torch.get_rng_state()
     with pytest.raises(RuntimeError, match="out of memory"):
         r.gradient_sum(r.load(model), DataLoader(records()), nn.CrossEntropyLoss())
+    assert events == ["reserve", "sampling", "bytes"]
     assert clean(model)
+    assert torch.equal(torch.get_rng_state(), state)
     with pytest.raises(UsageError, match="second time"):  # and it stays charged
         r.gradient_sum(model, DataLoader(records()), nn.CrossEntropyLoss())
 

@@ -219,7 +219,7 @@ def test_loop_refused_and_charged(way: str, name: str) -> None:
     with pytest.raises(UsageError, match=says) as caught:
         run()
     assert caught.value.hint
-    assert events == ["reserve", "noise", "sampling"]
+    assert events == ["reserve", "noise", "sampling", "bytes"]
     with pytest.raises(UsageError):  # a caught refusal does not bring the round back
         private.update()
     assert clean(model)

@@ -324,10 +324,10 @@ def test_the_entry_is_written_before_anything_is_drawn(way: str) -> None:
         DataLoader(records()),
         nn.CrossEntropyLoss(),
     )
-    assert events == ["reserve", "noise", "sampling"]
+    assert events == ["reserve", "noise", "sampling", "bytes"]
     plain_loop(private)
     private.update()
-    assert events == ["reserve", "noise", "sampling"]
+    assert events == ["reserve", "noise", "sampling", "bytes"]
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -214,7 +214,7 @@ def test_make_private_works_once(way: str) -> None:
     make()
     with pytest.raises(UsageError, match="second time"):
         make()
-    assert events == ["reserve", "noise", "sampling"]
+    assert events == ["reserve", "noise", "sampling", "bytes"]
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -13,7 +13,17 @@ import pytest
 import scipy.stats
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from secure_fl.errors import UsageError
 from secure_fl.randomness import SeededInsecure
@@ -238,3 +248,52 @@ def test_items_that_are_batches_themselves_are_refused() -> None:
     with pytest.raises(UsageError, match="many records") as caught:
         Batches(DataLoader(Pairs(3), batch_size=None))
     assert caught.value.hint
+
+
+class Halves(BatchSampler):
+    """Every second batch."""
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return itertools.islice(super().__iter__(), 0, None, 2)
+
+
+TEN = TensorDataset(torch.arange(10))
+CHOOSING: dict[str, dict[str, Any]] = {
+    "subset": {"sampler": SubsetRandomSampler(range(5))},
+    "weights": {"sampler": WeightedRandomSampler([1.0] * 5 + [0.0] * 5, 10)},
+    "replacement": {"sampler": RandomSampler(TEN, replacement=True)},
+    "a few at random": {"sampler": RandomSampler(TEN, num_samples=5)},
+    "more at random": {"sampler": RandomSampler(TEN, num_samples=20)},
+    "the first five": {"sampler": SequentialSampler(range(5))},
+    "a list": {"sampler": [0, 1, 2]},
+    "batches": {"batch_sampler": [[0, 1], [2, 3]]},
+    "batches of a subset": {
+        "batch_sampler": BatchSampler(SubsetRandomSampler(range(5)), 2, False)
+    },
+    "half of the batches": {"batch_sampler": Halves(SequentialSampler(TEN), 2, False)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHOOSING)
+def test_a_choice_of_records_is_not_lost_in_silence(name: str) -> None:
+    with pytest.raises(UsageError, match="sampler chooses") as caught:
+        Batches(DataLoader(TEN, **CHOOSING[name]))
+    assert "Subset(dataset, rows)" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"shuffle": True, "drop_last": True},
+        {"sampler": RandomSampler(TEN, generator=torch.Generator())},
+        {"batch_sampler": BatchSampler(SequentialSampler(TEN), 3, False)},
+    ],
+)
+def test_an_order_is_no_choice(choice: dict[str, Any]) -> None:
+    assert Batches(DataLoader(TEN, **choice)).size == 10
+
+
+def test_a_choice_is_made_in_the_data_set() -> None:
+    few = Subset(TEN, [3, 5, 8])
+    for (ids,) in batches(DataLoader(few, shuffle=True), rate=0.5, count=20):
+        assert set(ids.tolist()) <= {3, 5, 8}

@@ -16,8 +16,11 @@ sampling rate 1 makes it, so that the ways differ in nothing else.  With ``--dat
 folder with the ``train.csv`` of banking77, records are its first texts and their
 padding is that of the longest; without, they are random tokens, ``TOKENS`` each.
 
-Every way runs in a process of its own, all take turns, and ``seconds`` are medians, of
-one step.  What a private round does once is in them too, shared by all of its steps:
+Every way runs in a process of its own, all take turns, and ``cpu_seconds`` are medians,
+of one step: CPU time of all threads together, so that with one thread (``--threads 1``
+for torch, OMP_NUM_THREADS=1 in the environment for numpy) it is what a step takes on a
+machine with nothing else to do.  ``over_plain`` are medians of the turns'
+ratios.  What a private round does once is in them too, shared by all of its steps:
 checks, hooks, and two hashes of what is frozen.  ``peak_bytes`` is what a process holds
 at most beyond what it held before (records, model and libraries): of a head in its
 first turn, of LoRA in a round of one step.
@@ -82,7 +85,7 @@ def lora(
     taken = in_turn(
         {w: functools.partial(loop, w, steps=steps) for w in WAYS}, turns=repeats
     )
-    seconds = {w: statistics.median(taken[w].seconds) / steps for w in WAYS}
+    seconds = {w: statistics.median(taken[w].cpu_seconds) / steps for w in WAYS}
     # Over several steps it is a matter of luck what the allocator keeps.
     once = in_turn({w: functools.partial(loop, w, steps=1) for w in WAYS}, turns=0)
     peak = {w: once[w].peak_bytes for w in WAYS}
@@ -91,9 +94,8 @@ def lora(
         "tokens": records(batch, data)[0].shape[1],
         "rank": RANK,
         "steps": steps,
-        "seconds": seconds,
-        "seconds_over_plain": {w: seconds[w] / seconds["plain"] for w in WAYS},
-        "records_per_second": {w: batch / seconds[w] for w in WAYS},
+        "cpu_seconds": seconds,
+        "over_plain": {w: taken[w].over(taken["plain"]) for w in WAYS},
         "peak_bytes": peak,
         "peak_over_plain": {w: peak[w] / peak["plain"] for w in WAYS},
     }
@@ -240,7 +242,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small cases only")
     parser.add_argument("--data", type=Path, help="a folder with banking77's train.csv")
-    parser.add_argument("--threads", type=int, default=2, help="of each process")
+    parser.add_argument("--threads", type=int, default=1, help="of each process")
     parser.add_argument("--repeats", type=int, default=5, help="turns that are timed")
     parser.add_argument("--json", type=Path, help="a file instead of stdout")
     options = parser.parse_args()

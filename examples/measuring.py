@@ -22,8 +22,7 @@ class Measured:
     figures
         by metric; a share of records is between 0 and 1
     epsilon
-        from the run's report, or what the same plan spends elsewhere; None without
-        privacy
+        from the run's report, or the ledger of who trains alone; None without privacy
     """
 
     figures: Mapping[str, float]

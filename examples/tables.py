@@ -72,11 +72,15 @@ def _tables(dataset: Dataset, found: Mapping[str, Any]) -> list[str]:
 
 
 def _spent(rows: Sequence[Row], limits: Sequence[float], delta: float) -> str:
+    """Of all rows together; results.json has each row's."""
     told = []
     for limit in limits:
         spent = [r["epsilon"] for r in rows if r["epsilon_limit"] == limit]
-        told.append(f"at most {max(spent):.6g} of {limit:g}")
-    return f"Epsilon that was spent, at delta {delta:g}: {'; '.join(told)}.\n"
+        told.append(f"{max(spent):.6g} of {limit:g}")
+    return (
+        f"The largest epsilon that any of these rows spent, at delta {delta:g}: "
+        f"{'; '.join(told)}.\n"
+    )
 
 
 def _cell(dataset: Dataset, figure: Mapping[str, Any] | None) -> str:

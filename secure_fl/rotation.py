@@ -34,7 +34,9 @@ def block(values: int) -> int:
     Raises UsageError for less than one value.
     """
     if values < 1:
-        raise UsageError("a vector has at least one value")
+        raise UsageError(
+            "a vector has at least one value", hint="name a model that is not empty"
+        )
     return min(1 << (values - 1).bit_length(), MAX_BLOCK)
 
 
@@ -66,7 +68,10 @@ def rotate_back(
     ``padded(values)``.
     """
     if vector.shape != (padded(values),):
-        raise UsageError(f"a rotated vector has {padded(values)} values")
+        raise UsageError(
+            f"a rotated vector has {padded(values)} values",
+            hint="hand in the whole sum, and the length of the vector before rotation",
+        )
     out = np.array(vector, dtype=np.float64)
     _transform(out, block(values))
     out *= _signs(key, out.size)

@@ -103,13 +103,13 @@ class _Study:
     def alone(self, seed: int, epsilon: float) -> Measured:
         """The mean of five banks, each with the rate that suits it."""
         banks = self.banks(seed)
-        found = []
+        found, spent = [], []
         for name, rows in banks.rows.items():
             plan = own_rate(epsilon, records=len(rows))
-            model = train_alone(plan, name, banks.trainer(rows), banks.start)
-            found.append(banks.accuracy(model))
-            spent = plan.alone().projected_epsilon()
-        return Measured({"accuracy": float(np.mean(found))}, spent)
+            alone = train_alone(plan, name, banks.trainer(rows), banks.start)
+            found.append(banks.accuracy(alone.model))
+            spent.append(alone.epsilon)
+        return Measured({"accuracy": float(np.mean(found))}, max(spent))
 
     def pooled(self, seed: int, epsilon: float, *, same_rate: bool) -> Measured:
         banks = self.banks(seed)
@@ -119,9 +119,8 @@ class _Study:
             plan = distributed(epsilon, values=banks.start.size)
         fit = banks.trainer(slice(None))
         name = plan.names[0]
-        model = train_alone(plan, name, fit, banks.start, records=records)
-        spent = plan.alone(records=records).projected_epsilon()
-        return Measured({"accuracy": banks.accuracy(model)}, spent)
+        found = train_alone(plan, name, fit, banks.start, records=records)
+        return Measured({"accuracy": banks.accuracy(found.model)}, found.epsilon)
 
     def not_private(self, seed: int, *, pretrained: bool = True) -> Measured:
         banks = self.banks(seed, pretrained=pretrained)

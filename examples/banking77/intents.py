@@ -2,9 +2,9 @@
 """Questions as features, and a head to begin with, from public knowledge alone.
 
 What is public: the names of the 77 intents, three questions for each (intents.csv), and
-a sentence encoder that was trained elsewhere.  The questions were written for this
-example from the names of the intents, with a language model's help, and not from rows
-of the data set.
+a sentence encoder that was trained elsewhere.  A language model wrote the questions for
+this example from the names alone, and was given no row; it may have met this public
+data set when it was trained.
 """
 
 from __future__ import annotations

@@ -7,21 +7,19 @@ Every way of training has its own recipe, chosen for it on rows of made_up.py.
 from __future__ import annotations
 
 import functools
-import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Final, final
 
 import numpy as np
-import tomli_w
 from measuring import Cell, Dataset, Measured, Target
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
+from tabular import Members, changed, local, plan_at
 
 import secure_fl as sfl
 from secure_fl import training
-from secure_fl.engines.baselines import train_alone
-from secure_fl.privacy import epsilon as epsilon_of
+from secure_fl.engines.baselines import Alone
 
 _EPSILONS: Final = (0.3, 1.0, 3.0, 8.0)
 _PLAN: Final = Path(__file__).with_name("plan.toml")
@@ -59,10 +57,13 @@ their noise is sized for one fewer.
 Why so little is gained over one bank alone: without privacy the five together are only
 0.008 better than the mean bank, since a bank's own rows nearly suffice for a logistic
 regression. At epsilon 1 the distance is a little more than that. What joining brings
-shows at epsilon 0.3, and for the smallest bank. It is the same for distributed against
-local mode: from epsilon 1 on both are near what pooled rows give without privacy, and
-chance decides between them; at 8 the hundred steps of local mode come a little nearer
-to the best model than fifty.
+shows at epsilon 0.3, and for the smallest bank.
+
+Distributed minus local mode, paired by seed, in hundredths of AUC: 0.49 with a standard
+error of 0.33 at epsilon 0.3, 0.05 with 0.05 at 1, 0.00 with 0.05 at 3 and -0.07 with
+0.03 at 8. That the target at epsilon 1 is met is chance: both modes are near what
+pooled rows give without privacy, and five seeds do not tell them apart. At 8 the
+hundred steps of local mode come a little nearer to the best model than fifty.
 """
 
 DATASET = Dataset(
@@ -83,13 +84,6 @@ DATASET = Dataset(
         Target(
             "distributed", _AUC, 0.010, epsilon=1.0, against="one member alone, private"
         ),
-        Target(
-            "distributed",
-            _AUC,
-            0.010,
-            epsilon=1.0,
-            against="one member alone, the plan's recipe",
-        ),
         Target("distributed", _AUC, 0.0, epsilon=1.0, against="local"),
     ),
     text=_TEXT,
@@ -97,114 +91,66 @@ DATASET = Dataset(
 
 
 def _plan(seed: int, epsilon: float) -> sfl.Plan:
-    """The example's plan on another split and at another epsilon."""
-    tree = tomllib.loads(_PLAN.read_text())
-    tree["privacy"]["epsilon"] = epsilon
-    tree["data"]["seed"] = seed
-    return _made(tree)
-
-
-def _made(tree: Mapping[str, Any]) -> sfl.Plan:
-    return sfl.Plan(tomli_w.dumps(tree).encode())
-
-
-def _changed(plan: sfl.Plan, sections: Mapping[str, Any]) -> sfl.Plan:
-    """The plan with other entries in some sections."""
-    tree = tomllib.loads(plan.source.decode())
-    for name, entries in sections.items():
-        tree[name] |= entries
-    return _made(tree)
+    return plan_at(_PLAN, seed=seed, epsilon=epsilon)
 
 
 def _local(plan: sfl.Plan) -> sfl.Plan:
-    """Local mode: few rounds of many steps, and banks weigh what they hold."""
-    tree = tomllib.loads(plan.source.decode())
-    tree["rounds"] |= {"count": 5, "spare": 0}
-    tree["training"] = {"way": "head", "learning_rate": 1.0}
-    tree["privacy"] |= {"mode": "local", "local_steps": 20}
-    for member in tree["parties"]["members"]:
-        member["weight"] = member["records"] // 240
-    return _made(tree)
+    """Local mode: few rounds of many steps."""
+    training = {"learning_rate": 1.0, "schedule": "constant"}
+    plan = changed(plan, {"rounds": {"spare": 0}, "training": training})
+    return local(plan, rounds=5, steps=20, weight_of=240)
 
 
 def _alone(plan: sfl.Plan) -> sfl.Plan:
     """One bank without the others, whose noise weighs more: fewer and smaller steps."""
     training = {"learning_rate": 1.0, "schedule": "constant"}
     rounds = {"count": 30, "spare": 0}
-    return _changed(plan, {"rounds": rounds, "training": training})
+    return changed(plan, {"rounds": rounds, "training": training})
 
 
 @final
 class _Bench:
-    """One seed's rows, and the ways to train on them."""
+    """One seed's rows, and the figures of every way to train on them."""
 
     def __init__(self, folder: Path, seed: int) -> None:
-        plan = _plan(seed, 1.0)
-        assert plan.data is not None
-        shares = {m.name: m.records for m in plan.parties.members}
-        self.splits = training.load_tabular(
-            plan.data, names=plan.names, shares=shares, folder=folder
-        )
-        self.pooled = training.pooled(self.splits.values())
+        self.members = Members(_plan(seed, 1.0), folder)
 
     def together(self, plan: sfl.Plan) -> Measured:
         """All banks, by the protocol."""
-        trainers = {
-            name: training.builtin_trainer(plan, split)
-            for name, split in self.splits.items()
-        }
-        finished = sfl.run(plan, trainers)
-        spent = finished.report.claims[0]["consortium"]["epsilon"]
-        return self._measured([self._score(finished.model, plan)], float(spent))
+        model, spent = self.members.together(plan)
+        return self._measured([self._score(model, plan)], spent)
 
     def alone(self, plan: sfl.Plan) -> Measured:
         """Every bank without the others."""
-        found = [self._private(plan, n, s, None) for n, s in self.splits.items()]
-        return self._measured(found, _spent(plan))
+        return self._holders(plan, self.members.alone(plan).values())
 
     def one_holder(self, plan: sfl.Plan) -> Measured:
         """All rows as if they were one bank's."""
-        records = sum(m.records for m in plan.parties.members)
-        found = self._private(plan, plan.names[0], self.pooled, records)
-        return self._measured([found], _spent(plan))
+        return self._holders(plan, [self.members.one_holder(plan)])
 
-    def _private(
-        self,
-        plan: sfl.Plan,
-        name: str,
-        split: training.TabularSplit,
-        records: int | None,
-    ) -> float:
-        fit = training.builtin_trainer(plan.alone(records=records), split)
-        start = training.initial_model(plan)
-        model = train_alone(plan, name, fit, start, records=records)
-        return self._score(model, plan)
+    def _holders(self, plan: sfl.Plan, found: Collection[Alone]) -> Measured:
+        scores = [self._score(holder.model, plan) for holder in found]
+        return self._measured(scores, max(holder.epsilon for holder in found))
 
-    def not_private(self, splits: Sequence[training.TabularSplit]) -> Measured:
+    def not_private(self, splits: Iterable[training.TabularSplit]) -> Measured:
         """One logistic regression for each of ``splits``."""
         return self._measured([self._plain(split) for split in splits], None)
 
     def _plain(self, split: training.TabularSplit) -> float:
         fitted = LogisticRegression(max_iter=5000).fit(split.train_x, split.train_y)
-        return self._auc(fitted.decision_function(self.pooled.test_x))
+        return self._auc(fitted.decision_function(self.members.pooled.test_x))
 
     def _score(self, model: sfl.GlobalModel, plan: sfl.Plan) -> float:
-        return self._auc(training.scores(model, plan, self.pooled.test_x)[:, 1])
+        scores = training.scores(model, plan, self.members.pooled.test_x)
+        return self._auc(scores[:, 1])
 
     def _auc(self, positive: NDArray[np.float64]) -> float:
         """On the held-out rows of all banks, whoever trained."""
-        return training.auc(self.pooled.test_y, positive)
+        return training.auc(self.members.pooled.test_y, positive)
 
     @staticmethod
     def _measured(found: list[float], epsilon: float | None) -> Measured:
         return Measured({_AUC: float(np.mean(found)), _WORST: min(found)}, epsilon)
-
-
-def _spent(plan: sfl.Plan) -> float:
-    """What one holder spends that takes the plan's steps on its own."""
-    alone = plan.alone()
-    releases = [alone.release] * alone.rounds.count
-    return epsilon_of(releases, delta=alone.privacy.delta).value
 
 
 def cells(data: Path, cache: Path, seeds: Sequence[int]) -> Iterator[Cell]:
@@ -218,24 +164,24 @@ def cells(data: Path, cache: Path, seeds: Sequence[int]) -> Iterator[Cell]:
         return {
             "distributed": lambda s: bench(s).together(_plan(s, epsilon)),
             "distributed, one bank may be missing": lambda s: bench(s).together(
-                _changed(_plan(s, epsilon), {"parties": {"min_clients": 4}})
+                changed(_plan(s, epsilon), {"parties": {"min_clients": 4}})
             ),
             "local": lambda s: bench(s).together(_local(_plan(s, epsilon))),
             "pooled, private": lambda s: bench(s).one_holder(
-                _changed(_plan(s, epsilon), {"rounds": {"spare": 0}})
+                changed(_plan(s, epsilon), {"rounds": {"spare": 0}})
             ),
             "one member alone, private": lambda s: bench(s).alone(
                 _alone(_plan(s, epsilon))
             ),
             "one member alone, the plan's recipe": lambda s: bench(s).alone(
-                _changed(_plan(s, epsilon), {"rounds": {"spare": 0}})
+                changed(_plan(s, epsilon), {"rounds": {"spare": 0}})
             ),
         }
 
     plain: dict[str, Callable[[int], Measured]] = {
-        "pooled": lambda s: bench(s).not_private([bench(s).pooled]),
+        "pooled": lambda s: bench(s).not_private([bench(s).members.pooled]),
         "one member alone": lambda s: bench(s).not_private(
-            list(bench(s).splits.values())
+            bench(s).members.splits.values()
         ),
     }
     for seed in seeds:

@@ -133,7 +133,9 @@ class Setting:
         return float(
             np.mean(
                 [
-                    self.accuracy(train_alone(plan(epsilon), name, fit, self.start))
+                    self.accuracy(
+                        train_alone(plan(epsilon), name, fit, self.start).model
+                    )
                     for name, fit in self.trainers.items()
                 ]
             )

@@ -8,20 +8,17 @@ other noise.
 from __future__ import annotations
 
 import functools
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, final
 
 import numpy as np
-import tomli_w
-from measuring import Cell, Dataset, Measured, Target
+from measuring import Cell, Dataset, Measured
 from sklearn.linear_model import LogisticRegression
+from tabular import Members, local, plan_at
 
 import secure_fl as sfl
 from secure_fl import training
-from secure_fl.engines.baselines import train_alone
-from secure_fl.privacy import epsilon as epsilon_of
 
 _EPSILONS: Final = (1.0, 3.0, 8.0)
 _PLAN: Final = Path(__file__).with_name("plan.toml")
@@ -45,11 +42,6 @@ DATASET = Dataset(
         "pooled",
     ),
     percent=False,
-    targets=(
-        Target(
-            "distributed", "auc", 0.0, epsilon=1.0, against="one member alone, private"
-        ),
-    ),
     text="""\
 The split is the real one: Cleveland, Budapest, Basel with Zurich, and Long Beach, from
 their four files as they are. Whole columns are missing: Budapest has hardly any `ca`
@@ -74,82 +66,53 @@ epsilon 1, and some of that is the short training, not the noise.""",
 
 
 def _plan(seed: int, epsilon: float) -> sfl.Plan:
-    """The example's plan on another split and at another epsilon."""
-    tree = tomllib.loads(_PLAN.read_text())
-    tree["privacy"]["epsilon"] = epsilon
-    tree["data"]["seed"] = seed
-    return sfl.Plan(tomli_w.dumps(tree).encode())
+    return plan_at(_PLAN, seed=seed, epsilon=epsilon)
 
 
 def _local(plan: sfl.Plan) -> sfl.Plan:
-    """The same steps in local mode: few rounds, and members weigh what they hold."""
-    tree = tomllib.loads(plan.source.decode())
-    steps = tree["rounds"]["count"]
-    tree["rounds"]["count"] = _LOCAL_ROUNDS
-    tree["privacy"] |= {"mode": "local", "local_steps": steps // _LOCAL_ROUNDS}
-    for member in tree["parties"]["members"]:
-        member["weight"] = member["records"] // 10
-    return sfl.Plan(tomli_w.dumps(tree).encode())
+    """The same steps in local mode."""
+    steps = plan.rounds.count // _LOCAL_ROUNDS
+    return local(plan, rounds=_LOCAL_ROUNDS, steps=steps, weight_of=10)
 
 
 @final
 class _Bench:
-    """One seed's rows, and the ways to train on them."""
+    """One seed's rows, and the figures of every way to train on them."""
 
     def __init__(self, folder: Path, seed: int) -> None:
-        plan = _plan(seed, 1.0)
-        assert plan.data is not None
-        shares = {m.name: m.records for m in plan.parties.members}
-        self.splits = training.load_tabular(
-            plan.data, names=plan.names, shares=shares, folder=folder
-        )
-        self.everything = training.pooled(self.splits.values())
-        training.few_threads(plan)
+        self.members = Members(_plan(seed, 1.0), folder)
 
     def together(self, plan: sfl.Plan) -> Measured:
-        trainers = {
-            name: training.builtin_trainer(plan, split)
-            for name, split in self.splits.items()
-        }
-        finished = sfl.run(plan, trainers)
-        spent = finished.report.claims[0]["consortium"]["epsilon"]
-        return Measured(self._figures(_scorer(finished.model, plan)), float(spent))
+        model, spent = self.members.together(plan)
+        return Measured(self._figures(_scorer(model, plan)), spent)
 
     def pooled(self, plan: sfl.Plan) -> Measured:
         """All rows as if they were one hospital's."""
-        records = sum(m.records for m in plan.parties.members)
-        scorer = self._private(plan, plan.names[0], self.everything, records)
-        return Measured(self._figures(scorer), _spent(plan))
+        found = self.members.one_holder(plan)
+        return Measured(self._figures(_scorer(found.model, plan)), found.epsilon)
 
     def alone(self, plan: sfl.Plan) -> Measured:
-        scorers = {n: self._private(plan, n, s, None) for n, s in self.splits.items()}
-        return Measured(self._mean(scorers), _spent(plan))
+        found = self.members.alone(plan)
+        scorers = {name: _scorer(own.model, plan) for name, own in found.items()}
+        spent = max(own.epsilon for own in found.values())
+        return Measured(self._mean(scorers), spent)
 
     def pooled_plain(self) -> Measured:
-        return Measured(self._figures(_plain(self.everything)))
+        return Measured(self._figures(_plain(self.members.pooled)))
 
     def alone_plain(self) -> Measured:
-        return Measured(self._mean({n: _plain(s) for n, s in self.splits.items()}))
-
-    def _private(
-        self,
-        plan: sfl.Plan,
-        name: str,
-        split: training.TabularSplit,
-        records: int | None,
-    ) -> _Scorer:
-        fit = training.builtin_trainer(plan.alone(records=records), split)
-        start = training.initial_model(plan)
-        return _scorer(train_alone(plan, name, fit, start, records=records), plan)
+        splits = self.members.splits.items()
+        return Measured(self._mean({name: _plain(split) for name, split in splits}))
 
     def _figures(self, scorer: _Scorer) -> dict[str, float]:
         """On the held-out rows of all, and of each hospital."""
-        labels, scores = self.everything.test_y, scorer(self.everything.test_x)
+        pooled = self.members.pooled
+        labels, scores = pooled.test_y, scorer(pooled.test_x)
         out = {
             "auc": training.auc(labels, scores[:, 1]),
             "accuracy": training.accuracy(labels, scores),
         }
-        for name, split in self.splits.items():
+        for name, split in self.members.splits.items():
             own = training.accuracy(split.test_y, scorer(split.test_x))
             out[f"accuracy at {name}"] = own
         return out
@@ -174,13 +137,6 @@ def _plain(split: training.TabularSplit) -> _Scorer:
     fitted = LogisticRegression(max_iter=2000).fit(split.train_x, split.train_y)
     scorer: _Scorer = fitted.predict_proba
     return scorer
-
-
-def _spent(plan: sfl.Plan) -> float:
-    """What one holder spends that takes the plan's steps on its own."""
-    alone = plan.alone()
-    releases = [alone.release] * alone.rounds.count
-    return epsilon_of(releases, delta=alone.privacy.delta).value
 
 
 def cells(data: Path, cache: Path, seeds: Sequence[int]) -> Iterator[Cell]:

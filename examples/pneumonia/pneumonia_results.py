@@ -30,6 +30,7 @@ DATASET = Dataset(
     metrics=("auc", "accuracy"),
     methods=(
         "distributed",
+        "pooled, private",
         "one member alone, private",
         "pooled",
         "from scratch",
@@ -56,6 +57,12 @@ pixels under the same head do well too, since the images are small and alike: th
 backbone gives two to three points at epsilon 8, and more at epsilon 1 with 20 labels.
 At epsilon 1, 20 labels are few: the head loses about six points of AUC to its
 non-private self, and with 100 labels nearly four; raw pixels with 20 labels fail.
+
+"Pooled, private" is one holder of all labels, with the number of rounds that its own
+noise allows. Distributed minus pooled, paired by seed, is -1.5 points of AUC with a
+standard error of 0.9 at epsilon 8 with 20 labels. With 100 and 1,569 labels it is at
+most half a point at either epsilon. At epsilon 1 with 20 labels five seeds tell nothing
+(0.2, standard error 4).
 
 "from scratch" is a small convolutional network on 28 x 28 pixels, trained on the pooled
 images. SqueezeNet itself, at 227 x 227, was not trained from scratch: a forward pass
@@ -99,15 +106,25 @@ class _Bench:
         return Measured(head.figures(finished.model), float(spent))
 
     def alone(self, labels: int, seed: int, epsilon: float) -> Measured:
-        found = [self.pretrained.alone(r, epsilon) for r in self.deal(labels, seed)]
-        return Measured(_mean([figures for figures, _ in found]), found[0][1])
+        """The mean of the hospitals."""
+        return self._holders(self.deal(labels, seed), epsilon)
+
+    def pooled(self, labels: int, seed: int, epsilon: float) -> Measured:
+        """All labels as if they were one hospital's."""
+        return self._holders([np.concatenate(self.deal(labels, seed))], epsilon)
+
+    def _holders(self, deal: Sequence[ours.Rows], epsilon: float) -> Measured:
+        figures, spent = zip(
+            *(self.pretrained.one_holder(rows, epsilon) for rows in deal), strict=True
+        )
+        return Measured(_mean(figures), max(spent))
 
     def scratch(self, rows: ours.Rows, seed: int) -> ours.Figures:
         torch.set_num_threads(1)
         return ours.from_scratch(self.xrays, rows, seed)
 
 
-def _mean(each: list[ours.Figures]) -> ours.Figures:
+def _mean(each: Sequence[ours.Figures]) -> ours.Figures:
     return {key: float(np.mean([e[key] for e in each])) for key in each[0]}
 
 
@@ -123,6 +140,7 @@ def cells(data: Path, cache: Path, seeds: Sequence[int]) -> Iterator[Cell]:
             "local": lambda n, s: bench.together(
                 bench.pretrained, "local", n, s, epsilon
             ),
+            "pooled, private": lambda n, s: bench.pooled(n, s, epsilon),
             "one member alone, private": lambda n, s: bench.alone(n, s, epsilon),
             "raw pixels, distributed": lambda n, s: bench.together(
                 bench.pixels, "distributed", n, s, epsilon

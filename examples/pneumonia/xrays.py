@@ -26,7 +26,6 @@ from torch.utils.data import DataLoader, TensorDataset
 import secure_fl as sfl
 from secure_fl.engines.baselines import train_alone
 from secure_fl.privacy import calibrate_noise
-from secure_fl.privacy import epsilon as epsilon_of
 from secure_fl.training import accuracy, auc, cached_features
 
 __all__ = ["DELTA", "LABELS", "NAMES", "Head", "Xrays", "deal", "from_scratch", "load"]
@@ -206,13 +205,12 @@ class Head:
             private.optimizer.step()
         return private.update()
 
-    def alone(self, rows: Rows, epsilon: float) -> tuple[Figures, float]:
-        """One hospital without the others: its figures, and the epsilon it spends."""
+    def one_holder(self, rows: Rows, epsilon: float) -> tuple[Figures, float]:
+        """Whoever holds ``rows``, with nobody else: figures, and the epsilon spent."""
         plan = self.plan(len(rows), epsilon=epsilon, mode="distributed", together=False)
         fit = functools.partial(self._fit, rows)
-        own = plan.alone()
-        spent = epsilon_of([own.release] * own.rounds.count, delta=DELTA).value
-        return self.figures(train_alone(plan, NAMES[0], fit, self.start)), spent
+        found = train_alone(plan, NAMES[0], fit, self.start)
+        return self.figures(found.model), found.epsilon
 
     def not_private(self, rows: Rows) -> Figures:
         """Logistic regression with little penalty."""

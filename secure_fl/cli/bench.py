@@ -83,7 +83,7 @@ def ckks(keys: Keys, clients: int, length: int, bits: int, as_json: bool) -> Non
     help="Share of the records in a batch.",
 )
 @click.option("--steps", type=click.IntRange(1), default=20, show_default=True)
-@click.option("--threads", type=click.IntRange(1, 1000), default=2, show_default=True)
+@click.option("--threads", type=click.IntRange(1, 1000), default=1, show_default=True)
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
 @_json
 def train(
@@ -96,10 +96,11 @@ def train(
     repeats: int,
     as_json: bool,
 ) -> None:
-    """A head trained in every way: seconds and bytes.
+    """A head trained in every way: CPU seconds and bytes.
 
     A linear head on cached features: without privacy, with it, and through Opacus, each
-    in a process of its own, in turn.  Seconds are those of one step.
+    in a process of its own, in turn.  CPU seconds are those of one step, of all threads
+    together.
     """
     from ..engines.bench_train import WAYS, bench_train
 

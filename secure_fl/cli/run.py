@@ -16,9 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ..errors import UsageError
+from ..errors import PlanError, UsageError
 from ..plan import Plan, load_plan
-from ..privacy import epsilon as epsilon_of
 
 if TYPE_CHECKING:
     from ..engines.result import Progress as RunProgress
@@ -79,6 +78,8 @@ def command(
     if not resume:
         require_empty(out)
     task = _Task(plan, data_path or plan.folder)
+    if baselines:
+        task.require_comparable()
     with progress_bar(quiet=as_json) as progress:
         finished = run(
             plan,
@@ -93,18 +94,23 @@ def command(
     if as_json:
         click.echo(json.dumps(_answer(finished, out), indent=2))
     else:
-        _print(finished, out)
+        _print(finished, out, task.spent_alone)
 
 
 class _Task:
-    """What ``[data]``, ``[model]`` and ``[training]`` of a plan come to."""
+    """What ``[data]``, ``[model]`` and ``[training]`` of a plan come to.
+
+    ``spent_alone``: epsilon of one holder in the private baselines, once they are made.
+    """
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         from .. import training
 
         assert plan.data is not None
         self.plan = plan
+        self.spent_alone: float | None = None
         self._training = training
+        self._records = sum(m.records for m in plan.parties.members)
         shares = {m.name: m.records for m in plan.parties.members}
         self.splits: dict[str, TabularSplit] = training.load_tabular(
             plan.data, names=plan.names, shares=shares, folder=folder
@@ -127,13 +133,27 @@ class _Task:
             figures["auc"] = self._training.auc(labels, scores[:, 1])
         return figures
 
-    def baselines(self) -> Mapping[str, Any]:
-        """Comparisons: what is private, at the same epsilon; and pooled without DP.
+    def require_comparable(self) -> None:
+        """Before anything is charged: the baselines are last.  Raises UsageError."""
+        if not self._comparable:
+            return
+        try:  # a member's own records are fewer, and the noise is the same
+            _ = self.plan.alone(records=self._records).release
+        except PlanError as error:
+            raise UsageError(
+                f"--baselines cannot train on {self._records} records in one place: "
+                f"{error}",
+                hint=f"{error.hint}, or leave --baselines out",
+            ) from None
 
-        Where the unit is a client there is nothing private to compare with.
-        """
-        comparable = self.plan.privacy.unit == "record"
-        private = self._private_baselines() if comparable else {}
+    @property
+    def _comparable(self) -> bool:
+        """Where the unit is a client there is nothing private to compare with."""
+        return self.plan.privacy.unit == "record"
+
+    def baselines(self) -> Mapping[str, Any]:
+        """Comparisons: what is private, at the same epsilon; and pooled without DP."""
+        private = self._private_baselines() if self._comparable else {}
         pooled = self._training.train_plain(self.plan, self._all)
         return {**private, "pooled_non_private": dict(self.evaluate(pooled))}
 
@@ -142,24 +162,27 @@ class _Task:
         from ..engines.baselines import train_alone
 
         plan, start = self.plan, self._training.initial_model(self.plan)
+        spent: list[float] = []
 
         def trained(
             name: str, split: TabularSplit, records: int | None = None
         ) -> dict[str, float]:
             own = plan.alone(records=records)
             fit = self._training.builtin_trainer(own, split)
-            model = train_alone(plan, name, fit, start, records=records)
-            return dict(self.evaluate(model))
+            found = train_alone(plan, name, fit, start, records=records)
+            spent.append(found.epsilon)
+            return dict(self.evaluate(found.model))
 
         alone = {name: trained(name, self.splits[name]) for name in plan.names}
+        pooled = trained(plan.names[0], self._all, self._records)
+        self.spent_alone = max(spent)
         keys = next(iter(alone.values()))
-        everything = sum(m.records for m in plan.parties.members)
         return {
             "one_member_alone": {
                 k: sum(a[k] for a in alone.values()) / len(alone) for k in keys
             },
             "each_member_alone": alone,
-            "pooled_private": trained(plan.names[0], self._all, everything),
+            "pooled_private": pooled,
         }
 
 
@@ -172,7 +195,7 @@ def _answer(finished: Run, out: Path) -> dict[str, Any]:
     }
 
 
-def _print(finished: Run, out: Path) -> None:
+def _print(finished: Run, out: Path, spent_alone: float | None) -> None:
     from ..report.cells import bound
 
     console = Console(highlight=False)
@@ -188,9 +211,8 @@ def _print(finished: Run, out: Path) -> None:
         ("together, private", epsilon, final)
     ]
     baselines = finished.metrics.get("baselines", {})
-    own = ""
-    if "one_member_alone" in baselines:
-        own = bound(_alone_epsilon(finished.plan))
+    own = "" if spent_alone is None else bound(spent_alone)
+    if own:
         rows.append(("one member alone, private", own, baselines["one_member_alone"]))
         rows.append(("pooled, private", own, baselines["pooled_private"]))
     if baselines:
@@ -212,13 +234,6 @@ def _print(finished: Run, out: Path) -> None:
         )
     console.print(f"report  {out / 'report.html'}", soft_wrap=True)
     console.print(f"check   secure-fl verify {out}", soft_wrap=True)
-
-
-def _alone_epsilon(plan: Plan) -> float:
-    """What a member spends that trains without the others, as the baseline does."""
-    alone = plan.alone()
-    releases = [alone.release] * alone.rounds.count
-    return epsilon_of(releases, delta=alone.privacy.delta).value
 
 
 class progress_bar(AbstractContextManager[Callable[["RunProgress"], None]]):  # noqa: N801

@@ -6,7 +6,9 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import final
 
 from ..descent import Descent
 from ..errors import UsageError
@@ -16,7 +18,19 @@ from ..privacy import Ledger, Reservation, Unprotected
 from ..randomness import SystemRandom
 from .simulation import Trainer
 
-__all__ = ["train_alone"]
+__all__ = ["Alone", "train_alone"]
+
+
+@final
+@dataclass(frozen=True)
+class Alone:
+    """What one holder trained without the others, and the epsilon that it spent.
+
+    ``epsilon`` is for one record, at the plan's delta, by the holder's own ledger.
+    """
+
+    model: GlobalModel
+    epsilon: float
 
 
 def train_alone(
@@ -26,7 +40,7 @@ def train_alone(
     start: GlobalModel,
     *,
     records: int | None = None,
-) -> GlobalModel:
+) -> Alone:
     """One member without the others: the same rounds and epsilon, its own noise.
 
     trainer
@@ -89,4 +103,7 @@ def train_alone(
                 model = model.add(update.vector)
             else:
                 model = descent.step(model, -update.vector, round_index=index)
-    return model
+        spent = ledger.spent(
+            plan.lineage, delta=plan.privacy.delta, view=plan.view
+        ).value
+    return Alone(model, spent)

@@ -35,13 +35,15 @@ class TrainFigures:
         the head is a linear layer from ``features`` to ``classes``
     batch
         records in a batch; where batches are Poisson samples, on average
+    threads
+        of torch, in each process; those of numpy follow from OMP_NUM_THREADS
     dp_over_plain
-        seconds of ``head`` over those of ``plain``
+        CPU seconds of ``head`` over those of ``plain``: the median of the turns' ratios
     opacus_over_dp
-        seconds of ``opacus`` over those of ``head``
-    seconds
-        of one step, by way: the median of ``repeats`` loops of ``steps`` steps.  All
-        that a round does counts but its ledger entry.
+        likewise, of ``opacus`` over those of ``head``
+    cpu_seconds
+        of one step, all threads together, by way: the median of ``repeats`` loops of
+        ``steps`` steps.  All that a round does counts but its ledger entry.
     peak_bytes
         by way, what a process holds at most in a loop, beyond the records and what it
         had loaded before
@@ -72,7 +74,7 @@ class TrainFigures:
     repeats: int
     dp_over_plain: float
     opacus_over_dp: float
-    seconds: dict[str, float]
+    cpu_seconds: dict[str, float]
     peak_bytes: dict[str, int]
 
 
@@ -112,7 +114,6 @@ def bench_train(
         turns=repeats,
         turned=turned,
     )
-    seconds = {w: statistics.median(taken[w].seconds) / steps for w in WAYS}
     return TrainFigures(
         features=features,
         classes=classes,
@@ -121,9 +122,9 @@ def bench_train(
         steps=steps,
         threads=threads,
         repeats=repeats,
-        dp_over_plain=seconds["head"] / seconds["plain"],
-        opacus_over_dp=seconds["opacus"] / seconds["head"],
-        seconds=seconds,
+        dp_over_plain=taken["head"].over(taken["plain"]),
+        opacus_over_dp=taken["opacus"].over(taken["head"]),
+        cpu_seconds={w: statistics.median(taken[w].cpu_seconds) / steps for w in WAYS},
         peak_bytes={w: taken[w].peak_bytes for w in WAYS},
     )
 

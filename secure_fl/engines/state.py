@@ -89,7 +89,10 @@ class Checkpoint:
                     hint="finish it with that version",
                 )
             case _:
-                raise EngineError("the checkpoint of the run does not parse")
+                raise EngineError(
+                    "the checkpoint of the run does not parse",
+                    hint="begin a new run; what this one charged stays charged",
+                )
 
 
 def _no_run() -> UsageError:

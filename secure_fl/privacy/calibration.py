@@ -58,12 +58,10 @@ def calibrate_noise(*, epsilon: float, delta: float, rate: float, steps: int) ->
     another machine's rounding cannot exceed it.  Takes one to a few seconds.  Raises
     PlanError where an argument is out of range or no noise suffices.
     """
-    for key, value, good in (
-        ("privacy.sampling_rate", rate, 0 < rate <= 1),
-        ("privacy.local_steps", steps, 1 <= steps <= MAX_COUNT),
-    ):
-        if not good:
-            raise PlanError(f"{value!r} is out of range", key=key)
+    if not 0 < rate <= 1:
+        raise _out_of_range("privacy.sampling_rate", rate, "above 0 and at most 1")
+    if not 1 <= steps <= MAX_COUNT:
+        raise _out_of_range("privacy.local_steps", steps, f"from 1 to {MAX_COUNT}")
     return _least_noise(
         lambda noise: Counter([Repeated(PoissonGaussian(rate, noise), steps)]),
         f"{steps} steps",
@@ -82,7 +80,7 @@ def calibrate_release(
     are discrete.
     """
     if not 1 <= count <= MAX_COUNT:
-        raise PlanError(f"{count!r} is out of range", key="rounds.count")
+        raise _out_of_range("rounds.count", count, f"from 1 to {MAX_COUNT}")
     return _least_noise(
         lambda noise: Counter({release(noise): count}),
         f"{count} releases",
@@ -99,12 +97,11 @@ def _least_noise(
     delta: float,
 ) -> float:
     """The smallest noise at which ``events`` cost at most ``epsilon``."""
-    for key, value, good in (
-        ("privacy.epsilon", epsilon, epsilon > 0 and math.isfinite(epsilon)),
-        ("privacy.delta", delta, accounting.MIN_DELTA <= delta < 1),
-    ):
-        if not good:
-            raise PlanError(f"{value!r} is out of range", key=key)
+    if not (epsilon > 0 and math.isfinite(epsilon)):
+        raise _out_of_range("privacy.epsilon", epsilon, "above 0 and finite")
+    least = accounting.MIN_DELTA
+    if not least <= delta < 1:
+        raise _out_of_range("privacy.delta", delta, f"at least {least:g} and below 1")
     target = epsilon * (1 - 1e-9)
 
     @functools.cache
@@ -139,3 +136,7 @@ def _least_noise(
         guess = min(max(guess, low + 1), high - 1)
         low, high = (low, guess) if excess(guess) <= 0 else (guess, high)
     return _noise(high)
+
+
+def _out_of_range(key: str, value: float, allowed: str) -> PlanError:
+    return PlanError(f"{value!r} is out of range", key=key, hint=f"use one {allowed}")

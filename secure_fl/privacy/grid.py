@@ -26,7 +26,7 @@ from ..rotation import padded, rotate, rotate_back
 from .discrete import conditional_sensitivity, rounded_sensitivity
 from .events import EXTREME, Discrete, DiscreteGaussian, Skellam
 
-__all__ = ["Grid"]
+__all__ = ["Grid", "noise_bound"]
 
 # What floating point may leave of a vector above its clip norm, relatively: clipping,
 # sums of records and the rotation err by less (docs/decisions/0018-grid-of-sums.md).
@@ -62,10 +62,8 @@ class Grid:
         clients beside them of which nothing is assumed
     kind, unit, rate
         of the noise; of what is protected; of the Poisson sampling of records
-    clients, word_bits
-        the whole roster, and the words that hold their sum
-    noise_bound
-        what the noise of all clients stays below, in steps, in a whole run
+    clients
+        the whole roster
     """
 
     values: int
@@ -77,10 +75,8 @@ class Grid:
     shares: int
     colluding: int
     clients: int
-    word_bits: int
     clip: float
     step: float
-    noise_bound: int
 
     @classmethod
     def of(
@@ -123,7 +119,7 @@ class Grid:
             )
         variance = _variance(noise_multiplier, clip_norm, step, shares)
         _check_noise(kind, variance, size)
-        bound = _noise_bound(size * rounds * attempts, clients * variance)
+        bound = noise_bound(size * rounds * attempts, clients * variance)
         room = min(2 ** (word_bits - 1) - 1, 2**53 - 1) - bound
         if clip is None:
             clip = _default_clip(room // clients, step, clip_norm=clip_norm)
@@ -141,10 +137,8 @@ class Grid:
             shares=shares,
             colluding=colluding,
             clients=clients,
-            word_bits=word_bits,
             clip=clip,
             step=step,
-            noise_bound=bound,
         )
 
     @property
@@ -196,7 +190,10 @@ class Grid:
         update that is not clipped.
         """
         if vector.shape != (self.values,):
-            raise UsageError(f"the vector is not one of {self.values} values")
+            raise UsageError(
+                f"the vector is not one of {self.values} values",
+                hint="hand in one number for each value of the global model",
+            )
         with np.errstate(over="ignore"):
             norm = float(np.linalg.norm(vector))
         if not math.isfinite(norm):
@@ -273,13 +270,17 @@ def _round(
 
 def _positive(key: str, value: float) -> None:
     if not (math.isfinite(value) and value > 0):
-        raise PlanError("must be positive", key=key)
+        raise PlanError("must be positive", key=key, hint="use a finite number above 0")
 
 
 def _default_step(clip_norm: float, size: int) -> float:
     most = clip_norm / (_FINE * math.sqrt(size))
     if not most >= 2.0**-1000:
-        raise PlanError("is too small", key="privacy.clip_norm")
+        raise PlanError(
+            "is too small",
+            key="privacy.clip_norm",
+            hint="use one near the norms of what is clipped, as 1.0",
+        )
     return math.ldexp(1.0, math.frexp(most)[1] - 1)
 
 
@@ -292,7 +293,11 @@ def _variance(
 
 def _check_noise(kind: str, variance: float, size: int) -> None:
     if variance < 1 / EXTREME:
-        raise PlanError("is too small", key="privacy.noise_multiplier")
+        raise PlanError(
+            "is too small",
+            key="privacy.noise_multiplier",
+            hint="leave it out: it then follows from epsilon",
+        )
     if not variance <= MAX_SKELLAM_VARIANCE:
         raise PlanError(
             "is too fine: a share of the noise is above 2^27 steps",
@@ -316,8 +321,11 @@ def _check_noise(kind: str, variance: float, size: int) -> None:
         )
 
 
-def _noise_bound(coordinates: int, variance: float) -> int:
+def noise_bound(coordinates: int, variance: float) -> int:
     """What none of ``coordinates`` sums of noise exceeds, but once in 2^40 runs.
+
+    variance
+        of the noise of all clients together, in squared steps; the bound is in steps
 
     Bernstein's inequality, both sides and all coordinates.  A Skellam variable's
     cumulants are no larger than it allows, a discrete Gaussian is below even a normal.
@@ -330,7 +338,11 @@ def _default_clip(most: int, step: float, *, clip_norm: float) -> float:
     """The largest that is at most ``most`` steps, also when divided by the step."""
     clip = most * step
     if not math.isfinite(clip / step):
-        raise PlanError("is too large", key="privacy.clip_norm")
+        raise PlanError(
+            "is too large",
+            key="privacy.clip_norm",
+            hint="use one near the norms of what is clipped, as 1.0",
+        )
     if math.ceil(clip / step) > most:
         clip = (most - 1) * step
     if clip < clip_norm:

@@ -334,7 +334,10 @@ class Participant:
         words = self._words(offer.vector())
         needed = session.parameters.length
         if words.size != needed:
-            raise UsageError(f"the update makes {words.size} words instead of {needed}")
+            raise UsageError(
+                f"the update makes {words.size} words instead of {needed}",
+                hint="return what this round's own method gave, unchanged",
+            )
 
         def leaving() -> None:
             # Durable before the first byte leaves: from here on it counts as sent.

@@ -28,7 +28,7 @@ from .client_round import ClientRound
 __all__ = ["Run", "bench_plan", "head_loop", "new_round"]
 
 Run = Callable[[], None]
-"""What is on the clock."""
+"""What is timed."""
 
 _CLIP_NORM: Final = 1.0
 _NOISE_MULTIPLIER: Final = 1.0

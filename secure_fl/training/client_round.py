@@ -230,10 +230,10 @@ class ClientRound:
         grid, rotation = self._grid(), self.plan.rotation(self.round)
         weights = ready.weights
         ready.try_out(own_loop=False)
+        sums = ClippedSums(weights.trained, clip_norm=self.plan.privacy.clip_norm)
 
         reservation = self._charge()
         loop = ready.begin(self._random, steps=1, sums_in=torch.float64)
-        sums = ClippedSums(weights.trained, clip_norm=self.plan.privacy.clip_norm)
         try:
             for batch in loop.loader:
                 if not loop.steps.rows:

@@ -85,7 +85,9 @@ def cached_features(
     """
     count = len(records)
     if not count:
-        raise UsageError("there are no records to compute features of")
+        raise UsageError(
+            "there are no records to compute features of", hint="hand in at least one"
+        )
     if batch_size < 1:
         raise UsageError(f"batch_size is {batch_size}", hint="use 1 or more")
     _check_norms(backbone)

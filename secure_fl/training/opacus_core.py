@@ -32,6 +32,12 @@ from .steps import Steps
 
 __all__ = ["GhostGradients", "HookGradients", "check_supported"]
 
+# The first layer's input needs no gradient, which is just what is meant here.  Once,
+# for the process: the warning comes in the user's own call of backward.
+warnings.filterwarnings(
+    "ignore", message="Full backward hook is firing", category=UserWarning
+)
+
 
 def check_supported(model: nn.Module, *, ghost: bool) -> None:
     """Raises UsageError where Opacus cannot take ``model``, with its reasons."""
@@ -107,10 +113,6 @@ class _Watched:
         for parameter in self._trained:
             handle = parameter.register_post_accumulate_grad_hook(_drop_gradient)
             steps.at_end(handle.remove)
-        # The first layer's input needs no gradient, which is just what is meant here.
-        warnings.filterwarnings(
-            "ignore", message="Full backward hook is firing", category=UserWarning
-        )
 
     def _check_rows(self, rows: int | None) -> None:
         if rows != self._steps.rows:

@@ -106,18 +106,26 @@ class Ready:
             check_buffers()
 
     def begin(self, random: RandomSource, *, steps: int, sums_in: torch.dtype) -> Loop:
-        """``sums_in``: the least precision that sums over records are taken in."""
+        """``sums_in``: the least precision that sums over records are taken in.
+
+        Caller ends the loop's ``steps``: until then, the model has hooks and torch's
+        generators are seeded.  Where this raises, that is undone.
+        """
         order = Steps(steps, trained=self.weights.trained)
-        loader = PoissonLoader(
-            self.batches,
-            rate=self._rate,
-            draws=random.arrays("sampling"),
-            steps=order,
-            physical_batch=self._physical_batch,
-        )
-        order.at_end(seeded(random))
-        order.at_end(accept_empty(self._model))
-        return Loop(order, loader, *self._watched(order, sums_in))
+        try:
+            loader = PoissonLoader(
+                self.batches,
+                rate=self._rate,
+                draws=random.arrays("sampling"),
+                steps=order,
+                physical_batch=self._physical_batch,
+            )
+            order.at_end(seeded(random))
+            order.at_end(accept_empty(self._model))
+            return Loop(order, loader, *self._watched(order, sums_in))
+        except BaseException:
+            order.end()
+            raise
 
     def backward(self, criterion: PrivateCriterion, batch: Any) -> None:
         """Forward pass, loss and backward pass over a pair (inputs, targets)."""

@@ -10,7 +10,7 @@ import pytest
 
 from secure_fl.plan import load_plan
 
-from .support import MEMBERS, call, plan_text
+from .support import MEMBERS, call, plan_text, snapshot
 
 OF_RECORDS = (
     ('mode = "local"', 'mode = "distributed"'),
@@ -86,6 +86,26 @@ def test_run_beside_its_comparisons(desk: Path) -> None:
     completed = load_plan(desk / "out" / "plan.toml")
     assert (completed.values, completed.complete) == (30, True)
     assert call("verify", "out", "--plan", "shared.toml").code == 0
+
+
+def test_comparisons_that_cannot_be_had_cost_nothing(desk: Path) -> None:
+    """80 records a bank are few enough for this delta, 240 in one place are not."""
+    delta = ("delta = 1e-5", "delta = 0.01")
+    write(desk, (*OF_RECORDS, delta))
+    before = snapshot(desk)
+    answer = call("run", "shared.toml", "--out", "out", "--home", "home", "--baselines")
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.errors == [
+        "secure-fl: error: --baselines cannot train on 240 records in one place: "
+        "privacy.delta: 0.01 times 240 records is above 1: publishing a record "
+        "outright would satisfy it"
+    ]
+    assert answer.hints == [
+        "secure-fl: hint: choose one well below 0.004, or leave --baselines out"
+    ]
+    assert snapshot(desk) == before, "no folder, no ledger"
+    alone = call("run", "shared.toml", "--out", "out", "--home", "home")
+    assert alone.code == 0, "without them the plan is a good one"
 
 
 def test_run_of_whole_clients(desk: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -21,6 +22,18 @@ PROTECTIONS = (("masking", ""), ("ckks", "one-time"))
 KEYHOLDER = ("ckks", "keyholder")
 
 
+class Entries(TypedDict, total=False):
+    """What :func:`text` takes."""
+
+    unit: str
+    kind: str
+    keys: str
+    rounds: int
+    noise: str
+    extra: str
+    keep: bool
+
+
 def text(
     *,
     unit: str = "record",
@@ -32,21 +45,33 @@ def text(
     keep: bool = False,
 ) -> str:
     """``extra``: entries of ``[training]``."""
-    made = plan_text(kind=kind, keys=keys, rounds=rounds, epsilon=8.0)
-    for line, by in (
-        ('mode = "local"', f'mode = "distributed"\nnoise = "{noise}"'),
-        ('unit = "record"', f'unit = "{unit}"'),
-        ("local_steps = 2", "local_steps = 1"),
-        ("noise_multiplier = 2.0\n", ""),
-        ("chunk_words = 64", "chunk_words = 64\nkeep_vectors = " + str(keep).lower()),
-    ):
-        assert line in made
-        made = made.replace(line, by)
-    return made + extra + "\n"
+    made = _replaced(
+        plan_text(kind=kind, keys=keys, rounds=rounds, epsilon=8.0),
+        {
+            'mode = "local"': f'mode = "distributed"\nnoise = "{noise}"',
+            'unit = "record"': f'unit = "{unit}"',
+            "local_steps = 2": "local_steps = 1",
+            "noise_multiplier = 2.0\n": "",
+            "chunk_words = 64": f"chunk_words = 64\nkeep_vectors = {str(keep).lower()}",
+        },
+    )
+    return f"{made}{extra}\n"
 
 
-def plan(**entries: object) -> sfl.Plan:
-    return sfl.Plan(text(**entries).encode())  # type: ignore[arg-type]
+def plan(**entries: Unpack[Entries]) -> sfl.Plan:
+    return sfl.Plan(text(**entries).encode())
+
+
+def changed(asked: sfl.Plan, entries: Mapping[str, str]) -> sfl.Plan:
+    """``asked`` with pieces of its text replaced."""
+    return sfl.Plan(_replaced(asked.source.decode(), entries).encode())
+
+
+def _replaced(made: str, entries: Mapping[str, str]) -> str:
+    for entry, by in entries.items():
+        assert entry in made
+        made = made.replace(entry, by)
+    return made
 
 
 def trainer(seed: int) -> Trainer:

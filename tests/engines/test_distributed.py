@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -21,21 +22,24 @@ from secure_fl.privacy import (
     private_update,
 )
 from secure_fl.randomness import SeededInsecure
+from secure_fl.rotation import rotate
 from secure_fl.transcript import Transcript
 
 from .distributed import (
     KEYHOLDER,
     PROTECTIONS,
     Recording,
+    changed,
     noise_alone,
     plan,
     sends,
-    text,
     trainer,
     trainers,
 )
-from .support import NAMES, Trainer, plan_text, start
+from .support import NAMES, Trainer, start
+from .support import plan as local_plan
 
+ALPHA = 1e-6  # how often a test of what is random fails where all is well
 MOMENTUM = 'momentum = 0.9\nschedule = "linear"'
 
 
@@ -115,9 +119,19 @@ def test_fewer_than_the_plan_allows_open_nothing(tmp_path: Path) -> None:
     ledger.close()
 
 
-@pytest.mark.parametrize("noise", ["skellam", "discrete-gaussian"])
-@pytest.mark.parametrize("unit", ["record", "client"])
-def test_the_noise_of_a_sum_is_what_was_accounted(unit: str, noise: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "keys", "unit", "noise"),
+    [
+        ("masking", "", "record", "skellam"),
+        ("masking", "", "client", "skellam"),
+        ("masking", "", "record", "discrete-gaussian"),
+        ("masking", "", "client", "discrete-gaussian"),
+        ("ckks", "one-time", "record", "skellam"),
+    ],
+)
+def test_the_noise_of_a_sum_is_what_was_accounted(
+    kind: str, keys: str, unit: str, noise: str
+) -> None:
     """At the largest dropout, with as many clients colluding as the plan allows.
 
     Gradients are zero.  One of four members is gone, and one that is in the sum adds
@@ -131,7 +145,14 @@ def test_the_noise_of_a_sum_is_what_was_accounted(unit: str, noise: str) -> None
 
     clients: dict[str, Trainer] = dict.fromkeys(NAMES, noise_alone)
     clients["clinic-b"], clients["clinic-c"] = down, none
-    asked = plan(unit=unit, noise=noise, rounds=1, extra="learning_rate = 1.0")
+    asked = plan(
+        unit=unit,
+        kind=kind,
+        keys=keys,
+        noise=noise,
+        rounds=1,
+        extra="learning_rate = 1.0",
+    )
     # Skellam is repeatable; the other draws from its own source, and only that.
     random = SeededInsecure(b"noise") if noise == "skellam" else None
     finished = sfl.run(asked, clients, model=model, random=random)
@@ -147,7 +168,7 @@ def test_the_noise_of_a_sum_is_what_was_accounted(unit: str, noise: str) -> None
         (grid.noise_multiplier * grid.clip_norm / grid.step) ** 2
     )
     found = float((drawn**2).sum() / accounted)
-    low, high = stats.chi2.ppf([1e-6, 1 - 1e-6], size)
+    low, high = stats.chi2.ppf([ALPHA / 2, 1 - ALPHA / 2], size)
     assert low < found < high
     # All four would add half as much again: no less than what was accounted.
     assert abs(drawn.mean()) < 5 * np.sqrt(accounted / size)
@@ -159,6 +180,40 @@ def test_noise_is_new_in_every_round() -> None:
     vectors = [v for sent in made.sent.values() for v in sent.values()]
     correlation = np.corrcoef(vectors) - np.eye(len(vectors))
     assert np.abs(correlation).max() < 6 / np.sqrt(vectors[0].size)
+
+
+@pytest.mark.parametrize(("kind", "keys"), PROTECTIONS)
+def test_the_noise_that_is_opened_repeats_nothing(kind: str, keys: str) -> None:
+    """Two rounds' opened sums, and one with itself shifted, do not correlate.
+
+    Gradients are zero: the model moves by the noise alone, once in each round, and is
+    rotated as the round was: what repeats in the words would not show in the model.
+    """
+    size = 4096  # a whole block: rotating again gives what was opened
+    model = sfl.GlobalModel({"w": np.zeros(size, np.float32)})
+    models: list[np.ndarray] = []
+
+    def noting(r: sfl.ClientRound) -> sfl.PrivateUpdate:
+        if r.client == NAMES[0]:
+            models.append(r.model.flatten().astype(np.float64))
+        return noise_alone(r)
+
+    clients: dict[str, Trainer] = dict.fromkeys(NAMES, noting)
+    asked = plan(kind=kind, keys=keys, rounds=2, extra="learning_rate = 1.0")
+    random = SeededInsecure(b"independent")
+    finished = sfl.run(asked, clients, model=model, random=random)
+    models.append(finished.model.flatten().astype(np.float64))
+    assert len(models) == 3
+    first, second = (
+        rotate(after - before, finished.plan.rotation(index))
+        for index, (before, after) in enumerate(itertools.pairwise(models))
+    )
+    shifts = (1, 2, 64, size // 2)  # chunks are of 64 words
+    pairs = [(first, second), *((first, np.roll(first, by)) for by in shifts)]
+    found = [abs(float(np.corrcoef(a, b)[0, 1])) for a, b in pairs]
+    # Of independent normals: about normal, with a variance of 1 / size.
+    most = stats.norm.isf(ALPHA / 2 / len(pairs)) / np.sqrt(size)
+    assert max(found) < most
 
 
 def test_an_attempt_that_fails_is_made_again_with_the_same_bits(tmp_path: Path) -> None:
@@ -187,38 +242,32 @@ def test_a_spent_budget_is_refused_before_any_noise(tmp_path: Path) -> None:
     assert asked == []
 
 
-def of_two_who_collude() -> str:
-    made = text(rounds=1)
-    for line, by in (
-        ("[parties]", "[parties]\nmax_colluding = 2"),
-        ("epsilon = 8.0", "epsilon = 4.0"),
-        ("spare = 1", "spare = 3"),
-    ):
-        assert line in made
-        made = made.replace(line, by)
-    return made
-
-
 @pytest.mark.parametrize(
     "later",
     [
         # To everybody else together the earlier sum had one share.
-        plan_text(rounds=1, epsilon=4.0, noise_multiplier=20.0),
+        local_plan(rounds=1, epsilon=4.0, noise_multiplier=20.0),
         # Its masking was made for one who colludes: so has it to two.
-        of_two_who_collude(),
+        changed(
+            plan(rounds=1),
+            {
+                "[parties]": "[parties]\nmax_colluding = 2",
+                "epsilon = 8.0": "epsilon = 4.0",
+                "spare = 1": "spare = 3",
+            },
+        ),
     ],
     ids=["local", "two collude"],
 )
 def test_an_earlier_sum_counts_in_the_view_of_the_run(
-    tmp_path: Path, later: str
+    tmp_path: Path, later: sfl.Plan
 ) -> None:
     """The two together are within the limit only as the earlier plan saw itself."""
     home = tmp_path / "home"
-    first = text(rounds=1).replace("spare = 1", "spare = 4")
-    earlier = sfl.run(sfl.Plan(first.encode()), trainers(), model=start(), home=home)
-    next_plan = sfl.Plan(later.encode())
-    release = next_plan.with_values(start().size).release
-    limit = next_plan.privacy.epsilon
+    first = changed(plan(rounds=1), {"spare = 1": "spare = 4"})
+    earlier = sfl.run(first, trainers(), model=start(), home=home)
+    release = later.with_values(start().size).release
+    limit = later.privacy.epsilon
     assert epsilon([earlier.plan.release, release], delta=1e-5).value < limit
     asked: list[str] = []
 
@@ -227,7 +276,7 @@ def test_an_earlier_sum_counts_in_the_view_of_the_run(
         return noise_alone(r)
 
     with pytest.raises(BudgetExceeded) as caught:
-        sfl.run(next_plan, dict.fromkeys(NAMES, watched), model=start(), home=home)
+        sfl.run(later, dict.fromkeys(NAMES, watched), model=start(), home=home)
     assert asked == []
     assert caught.value.projected > limit
     path = home / "clients" / "clinic-a" / "ledger.sqlite"
@@ -300,9 +349,7 @@ def test_noise_that_cannot_be_drawn_is_told_before_anything_is_charged(
 
 
 def test_a_start_of_another_size_is_refused() -> None:
-    other = sfl.Plan(
-        text().replace('kind = "custom"', 'kind = "custom"\nvalues = 83').encode()
-    )
+    other = changed(plan(), {'kind = "custom"': 'kind = "custom"\nvalues = 83'})
     with pytest.raises(sfl.errors.PlanError, match="model has 82") as caught:
         sfl.run(other, trainers(), model=start())
     assert caught.value.key == "model.values"

@@ -17,7 +17,7 @@ from secure_fl.training import accuracy, load_tabular, pooled, scores, train_pla
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 FOLDER = EXAMPLES / "credit_default"
 PLAN = load_plan(FOLDER / "plan.toml")
-MODULES = ("made_up", "credit_results", "measuring")
+MODULES = ("made_up", "credit_results", "measuring", "tabular")
 
 
 @pytest.fixture(autouse=True)

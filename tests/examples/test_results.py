@@ -107,7 +107,7 @@ def test_a_miss_is_called_one(
     assert f"{asked} missed by 5.00 points |" in text
     assert "| distributed | 65.00 ± 7.07 |  | 2 |" in text
     assert "| pooled |  | 90.00 | 1 |" in text
-    assert "at most 1 of 1" in text
+    assert "any of these rows spent, at delta 1e-05: 1 of 1.\n" in text
     assert text.endswith("Why it is so.\n")
 
 

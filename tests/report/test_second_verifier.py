@@ -25,7 +25,10 @@ import pytest
 PROTOCOLS = Path(__file__).parents[2] / "protocols"
 SCRIPT = PROTOCOLS / "report" / "verify.py"
 VECTORS = PROTOCOLS / "report" / "vectors" / "1"
-KINDS = ("masking", "plain", "ckks-one-time", "ckks-keyholder", "kept", "sampled")
+KINDS = (
+    *("masking", "plain", "ckks-one-time", "ckks-keyholder", "kept", "sampled"),
+    *("distributed-record", "distributed-client"),
+)
 # Runs the verifier as a script, and says what it imported.
 STARTED = """
 import runpy, sys
@@ -86,7 +89,7 @@ def test_a_good_folder_is_verified(kind: str, tmp_path: Path) -> None:
     for name, value in expected["epsilon"].items():
         assert verdict.epsilon[name] == pytest.approx(float(value), rel=1e-5)
     opened_again = [line for line in verdict.checks if line.startswith("sums")]
-    assert len(opened_again) == (kind == "kept")
+    assert len(opened_again) == (kind == "kept" or kind.startswith("distributed"))
 
 
 def test_started_by_itself_it_never_imports_the_package(tmp_path: Path) -> None:

@@ -140,8 +140,9 @@ class Summed(nn.Module):
 def test_what_is_no_row_per_record_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="one row per record"):
         features(Summed(), tmp_path)
-    with pytest.raises(UsageError, match="no records"):
+    with pytest.raises(UsageError, match="no records") as caught:
         features(Counted(), tmp_path, records=IMAGES[:0])
+    assert caught.value.hint
     with pytest.raises(UsageError, match="batch_size is 0"):
         features(Counted(), tmp_path, batch_size=0)
 

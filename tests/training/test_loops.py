@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from secure_fl.errors import EngineError, UsageError
 from secure_fl.privacy import Ledger
 from secure_fl.randomness import SystemRandom
+from secure_fl.training import ready
 from secure_fl.training.client_round import ClientRound, PrivateTraining
 
 from .support import (
@@ -336,6 +337,45 @@ def test_the_module_is_ordinary_again(way: str) -> None:
     _, _, make = prepared(model, way=way)
     plain_loop(private := make())
     private.update()
+
+
+@pytest.mark.parametrize(
+    ("way", "ghost"), [("head", False), ("opacus", False), ("opacus", True)]
+)
+@pytest.mark.parametrize("broken", ["watch_forward", "Loop"])
+def test_a_round_that_fails_while_it_begins_leaves_nothing(
+    way: str, ghost: bool, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the charge, with torch's generators seeded and the model's forward
+    replaced, and ("Loop") with all hooks in place."""
+    model = linear()
+    start = start_of(model)
+    r, events = make_round(make_plan(way), start)
+    plain = getattr(ready, broken)
+
+    def fails(*args: Any) -> Any:
+        if "bytes" in events:  # which torch's generators were seeded with
+            assert "forward" in vars(model)
+            raise MemoryError
+        return plain(*args)
+
+    monkeypatch.setattr(ready, broken, fails)
+    before = torch.get_rng_state()
+    with pytest.raises(MemoryError):
+        r.make_private(
+            model,
+            torch.optim.SGD(model.parameters(), lr=1.0),
+            DataLoader(records()),
+            nn.CrossEntropyLoss(),
+            ghost=ghost,
+        )
+    assert events[0] == "reserve"
+    assert torch.equal(torch.get_rng_state(), before)
+    assert clean(model)
+    x, y = records().tensors
+    assert len(model(x[:0])) == 0
+    nn.CrossEntropyLoss()(model(x), y).backward()
+    assert all(p.grad is not None and p.grad.any() for p in model.parameters())
 
 
 def test_no_raw_gradient_is_left_for_another_optimizer() -> None:

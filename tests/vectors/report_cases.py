@@ -236,19 +236,19 @@ def without(pattern: str) -> Forgery:
     def forge(made: Made) -> Files:
         lines = made.files[PLAN].decode().splitlines(keepends=True)
         line = next(one for one in lines if one.strip().startswith(pattern))
-        return replanned(line.encode(), b"")(made)
+        return replanned((line, ""))(made)
 
     return forge
 
 
 def instead(old: str, new: str) -> Forgery:
-    return replanned(old.encode(), new.encode())
+    return replanned((old, new))
 
 
 def without_run(made: Made) -> Files:
     text = made.files[PLAN].decode()
     at = text.index("[run]")
-    return replanned(text[at:].encode(), b"")(made)
+    return replanned((text[at:], ""))(made)
 
 
 # The neutral point: everybody's signature holds under it.

@@ -215,13 +215,15 @@ def another_run(made: Made) -> Files:
     return {**made.files, TRANSCRIPT: out.to_bytes()}
 
 
-def replanned(old: bytes, new: bytes) -> Forgery:
+def replanned(*changes: tuple[str, str]) -> Forgery:
     """The plan's text changed, endorsed by all and started from."""
 
     def forge(made: Made) -> Files:
-        source = made.files[PLAN]
-        assert source.count(old) == 1, old
-        source = source.replace(old, new)
+        text = made.files[PLAN].decode()
+        for old, new in changes:
+            assert text.count(old) == 1, old
+            text = text.replace(old, new)
+        source = text.encode()
         plan_hash = wire.digest("secure-fl/plan/1", source)
         files = {**made.files, PLAN: source}
 

@@ -3,6 +3,7 @@
 
 One file for each good run: its files, what a verifier says of it, and the failing
 vectors that start from it.  A failing vector is a patch: what it changes in which file.
+And ``primitives.json``, numbers that are computed on the way.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import base64
 import json
 from collections.abc import Iterator
 from difflib import SequenceMatcher
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,14 @@ from tests.report.support import Made
 
 from . import (
     report_cases,
+    report_distributed_cases,
     report_ledger_cases,
     report_message_cases,
+    report_primitives,
+    report_step_cases,
     report_sum_cases,
 )
-from .report_forgery import SIZE, Case, Files
+from .report_forgery import PLAN, SIZE, Case, Files
 from .report_runs import KINDS, REPORT, play
 
 FOLDER = Path(__file__).parents[2] / "protocols" / "report" / "vectors" / "1"
@@ -60,11 +65,12 @@ def bytes_of(written: Json) -> bytes:
 _APART = 8  # equal bytes between two splices; fewer are not worth a new one
 
 
-def splices(old: bytes, new: bytes) -> list[Splice]:
-    """What turns ``old`` into ``new``: [offset, bytes taken out, hexadecimal]."""
+def splices(name: str, old: bytes, new: bytes) -> list[Splice]:
+    """What turns a file into another: [offset, bytes taken out, hexadecimal]."""
     out: list[Splice] = []
     at = 0
-    for start, stop, inside in _differences(old, new):
+    differences = _by_lines if name in (PLAN, REPORT) else _by_entries
+    for start, stop, inside in differences(old, new):
         if out and start - at < _APART:
             last = out[-1]
             last[2] += (old[at:start] + inside).hex()
@@ -75,7 +81,16 @@ def splices(old: bytes, new: bytes) -> list[Splice]:
     return out
 
 
-def _differences(old: bytes, new: bytes) -> Iterator[tuple[int, int, bytes]]:
+def _by_lines(old: bytes, new: bytes) -> Iterator[tuple[int, int, bytes]]:
+    before, after = old.splitlines(keepends=True), new.splitlines(keepends=True)
+    ends = [0, *accumulate(map(len, before))]
+    match = SequenceMatcher(None, before, after, autojunk=False)
+    for kind, i, j, k, m in match.get_opcodes():
+        if kind != "equal":
+            yield ends[i], ends[j], b"".join(after[k:m])
+
+
+def _by_entries(old: bytes, new: bytes) -> Iterator[tuple[int, int, bytes]]:
     """Byte by byte where both have an entry of one length; else the entry as a whole.
 
     A log that is chained again has other hashes at the same places.
@@ -115,12 +130,13 @@ def patched(data: bytes, edits: list[Splice]) -> bytes:
 
 
 def patch(good: Files, bad: Files) -> Json:
+    """The splices of every file that differs; null where one is gone."""
     edits: Json = {}
     for name, data in good.items():
         if name not in bad:
             edits[name] = None
         elif bad[name] != data:
-            edits[name] = splices(data, bad[name])
+            edits[name] = splices(name, data, bad[name])
             assert patched(data, edits[name]) == bad[name]
     assert not bad.keys() - good.keys()
     return edits
@@ -185,6 +201,8 @@ def render(run: str) -> str:
         *report_ledger_cases.cases(),
         *report_message_cases.cases(),
         *report_sum_cases.cases(),
+        *report_distributed_cases.cases(made),
+        *report_step_cases.cases(),
     ]
     content: Json = {
         "spec": SPEC,
@@ -207,6 +225,8 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     for run in KINDS:
         (FOLDER / f"{run}.json").write_text(render(run), encoding="utf-8")
+    text = report_primitives.render()
+    (FOLDER / report_primitives.NAME).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

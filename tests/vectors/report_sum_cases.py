@@ -36,7 +36,8 @@ from .report_forgery import (
     raw,
     set_field,
 )
-from .report_runs import REPORT, START
+from .report_parties import START
+from .report_runs import REPORT
 
 FIRST = "vectors/round-00000-attempt-0.cbor"
 SECOND = "vectors/round-00001-attempt-0.cbor"
@@ -95,7 +96,8 @@ def retold(made: Made, files: Files, *edits: Edit) -> Files:
         plan=made.plan, transcript=before, exports=_exports(made), size=SIZE
     )
     # Nothing else follows from the log, and the figures stay as they were published.
-    report |= {key: built[key] for key in ("report_id", "rounds", "transcript_head")}
+    for key in ("report_id", "subject", "rounds", "transcript_head"):
+        report[key] = built[key]
     files = {**files, REPORT: to_json(report)}
     files[TRANSCRIPT] = rewritten(made, edit, resign=True)
     return files

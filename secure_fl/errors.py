@@ -41,6 +41,8 @@ class SecureFLError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint or self.default_hint
+        if self.hint:
+            self.add_note(f"hint: {self.hint}")  # so that a traceback shows it
 
     def __str__(self) -> str:
         return self.message

@@ -15,6 +15,7 @@ from ..ckks import key_bits
 from ..errors import UsageError
 from ..fixedpoint import packed_size
 from ..identity import Identity
+from ..model import GlobalModel
 from ..plan import Plan, endorse, load_plan
 from .keys import passphrase_option, secret_bytes
 from .output import output_option, put
@@ -101,8 +102,10 @@ def _shared_noise(plan: Plan) -> dict[str, Any]:
         "noise": grid.kind,
         "noise_shares": grid.shares,
         "noise_of_a_share_in_steps": round(grid.deviation, 1),
-        "coordinate_clip": grid.clip,
-        "a_dropout": f"costs no privacy: {grid.shares} honest shares are enough",
+        "coordinate_clip": float(f"{grid.clip:.6g}"),
+        "a_dropout": f"costs no privacy: {grid.shares} honest shares are enough"
+        if len(plan.names) > plan.min_clients
+        else "ends the attempt: every member is needed",
     }
 
 
@@ -140,6 +143,10 @@ def _sizes(plan: Plan, size: int) -> dict[str, Any]:
 
 def _model_size(plan: Plan) -> int | None:
     """Number of values of the plan's model, without building it, where it tells."""
+    if plan.model.kind == "custom" and plan.model.start is not None:
+        start = plan.folder / plan.model.start
+        if plan.model.values is None and plan.distributed and start.exists():
+            return GlobalModel.load(start).size
     if plan.data is None or plan.model.kind != "mlp":
         return plan.model.values
     inputs = sum(

@@ -11,6 +11,7 @@ import click
 
 from ..errors import UsageError, VerificationError
 from ..report import Verified, render_html, render_text, to_json, verify_run
+from ..report.cells import bound
 from ..report.registry import registry_yaml
 from .output import json_number, output_option, put, safe
 
@@ -94,6 +95,9 @@ def verify(folder: Path, plan_path: Path | None, as_json: bool) -> None:
     width = max(map(len, verified.epsilon))
     for client, epsilon in verified.epsilon.items():
         click.echo(f"epsilon  {client:{width}}  {epsilon:.4g}")
+    for claim in _load(folder, "report.json")["claims"][1:]:
+        alone = bound(claim["consortium"]["epsilon"])
+        click.echo(f"epsilon  {alone} at most, if everybody else colludes")
     click.echo(
         f"\nVERIFIED: all {len(verified.checks)} checks hold; "
         f"{len(verified.not_checked)} things cannot be checked from these files"

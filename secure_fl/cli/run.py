@@ -226,7 +226,13 @@ def _print(finished: Run, out: Path, spent_alone: float | None) -> None:
     whose = "one record of one member" if disjoint else "one record of all members"
     if finished.plan.privacy.unit == "client":
         whose = "all that one member sent"
+    if skipped := finished.report.data["skipped_rounds"]:
+        count = finished.plan.rounds.count
+        console.print(f"{len(skipped)} of {count} rounds were skipped: see the report")
     console.print(f"epsilon {epsilon} at delta {delta:g}, for {whose}")
+    for claim in finished.report.claims[1:]:  # of shares: whoever holds everything else
+        alone = bound(claim["consortium"]["epsilon"])
+        console.print(f"epsilon {alone} if everybody else colludes")
     if own:
         console.print(
             "The others are comparisons: no ledger counts them. To publish a member's"

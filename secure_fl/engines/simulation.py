@@ -188,7 +188,10 @@ class Simulation:
         if not self.finished_rounds:
             self._vectors.begin(self._model)
         for index in range(begin, plan.rounds.count):
-            self._one_round(index, attempt)
+            if self._budget is None:
+                self._one_round(index, attempt)
+            else:
+                self._leave_out(index, self._budget)
             attempt = 0
         if not self.finished_rounds:
             raise TooFewClients(
@@ -216,6 +219,7 @@ class Simulation:
             self._save(index, attempt)
             opened = self._attempt(index, attempt)
             if opened is not None:
+                self._budget = None  # whoever's is spent was not needed
                 self._finish_round(index, attempt, opened)
                 self._save(index + 1, -1)
                 # Only now: a crash before would lose the round, not its charge.
@@ -227,8 +231,18 @@ class Simulation:
         self._save(index + 1, -1)
         for participant in self._participants.values():
             participant.conclude(opened=False)
-        if self._budget is not None:
+        if self._budget is not None and not self.finished_rounds:
             raise self._budget
+
+    def _leave_out(self, index: int, spent: BudgetExceeded) -> None:
+        """A round that nobody is asked for: too many members' budgets are spent.
+
+        What was opened before stands, and is worth a model and a report; to try on
+        would only charge the others.
+        """
+        reason = f"not begun: {spent}"
+        self._transcript.append("failure", {0: index, 1: 0, 2: reason[:1000], 3: ""})
+        self._save(index + 1, -1)
 
     def _score(self, index: int) -> None:
         """Figures of the new model; a value that is not finite is left out."""
@@ -374,6 +388,9 @@ class Simulation:
                     error = EngineError(f"the trainer failed: {error}")
                 dropouts.append(Dropout(name, "training", error))
                 _log.warning("%s dropped out of round %d: %s", name, index, error)
+            except Exception as error:  # a mistake in its code, and no dropout
+                error.add_note(f"in the trainer of {name}, round {index}")
+                raise
 
     def _tell(self, index: int, attempt: int, step: str, client: str = "") -> None:
         self._progress(Progress(index, self._plan.rounds.count, attempt, step, client))

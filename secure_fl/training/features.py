@@ -45,7 +45,7 @@ def cached_features(
     backbone: nn.Module,
     records: Records,
     *,
-    cache: Path,
+    cache: str | Path,
     recipe: str,
     batch_size: int = 64,
     progress: Callable[[int, int], None] | None = None,
@@ -92,6 +92,7 @@ def cached_features(
         raise UsageError(f"batch_size is {batch_size}", hint="use 1 or more")
     _check_norms(backbone)
     key = _key(backbone, records, recipe)
+    cache = Path(cache)
     path = cache / f"{key.hex()}.features"
     kept = _read(path, key)
     if kept is not None:

@@ -109,16 +109,19 @@ class _Watched:
             _clean(model)
 
         steps.at_end(detach)
-        self._trained: list[Any] = [p for p in model.parameters() if p.requires_grad]
+        named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        self._names = [f"the layer of {name}" for name, _ in named]
+        self._trained: list[Any] = [p for _, p in named]
         for parameter in self._trained:
             handle = parameter.register_post_accumulate_grad_hook(_drop_gradient)
             steps.at_end(handle.remove)
 
-    def _check_rows(self, rows: int | None) -> None:
+    def _check_rows(self, rows: int | None, layer: str) -> None:
         if rows != self._steps.rows:
             self._steps.refuse(
-                "a layer saw another number of rows than the batch has records",
-                hint="keep one row per record, in the first dimension, in all layers",
+                f"{layer} saw another number of rows than the batch has records",
+                hint="keep one row per record, in the first dimension, in all layers, "
+                "or freeze such a layer, as an encoder's position embeddings",
             )
 
 
@@ -133,11 +136,11 @@ class HookGradients(_Watched):
 
     def take(self) -> list[StoredPart]:
         parts = []
-        for p in self._trained:
+        for name, p in zip(self._names, self._trained, strict=True):
             sample, p.grad_sample = p.grad_sample, None
             if sample is not None:
                 single = isinstance(sample, torch.Tensor)  # else of several passes
-                self._check_rows(len(sample) if single else None)
+                self._check_rows(len(sample) if single else None, name)
                 parts.append(StoredPart(p, sample, dtype=self._dtype))
         return parts
 
@@ -161,8 +164,8 @@ class GhostGradients(_Watched):
                     hint="such layers take no ghost clipping: leave it out",
                 )
             seen.add(id(layer))
-            self._check_rows(len(inputs[0]))
-            self._check_rows(len(errors))
+            for rows in (len(inputs[0]), len(errors)):
+                self._check_rows(rows, f"a {type(layer).__name__}")
             parts.append(_part(layer, inputs, errors))
         return parts
 

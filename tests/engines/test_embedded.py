@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +188,42 @@ def test_a_budget_holds_across_runs(tmp_path: Path) -> None:
     assert not (tmp_path / "two").exists()
     # Without a home the ledger is thrown away: a simulation of its own.
     sfl.run(plan(), trainers(), model=start(), out=tmp_path / "three")
+
+
+def test_what_was_opened_outlives_a_spent_budget(tmp_path: Path) -> None:
+    """All four are needed; one fails twice, charged, and nothing is to spare."""
+    failed: set[int] = set()
+    fit = trainer(0)
+
+    def twice(r: sfl.ClientRound) -> sfl.PrivateUpdate:
+        update = fit(r)
+        if r.round in {0, 1} - failed:
+            failed.add(r.round)
+            raise EngineError("the file server is down")
+        return update
+
+    text = plan_text(rounds=4, spare=0).replace("noise_multiplier", "# ", 1)
+    strict = sfl.Plan(
+        text.replace("members = [", "min_clients = 4\nmembers = [").encode()
+    )
+    out = tmp_path / "out"
+    finished = sfl.run(
+        strict, {**trainers(), "clinic-a": twice}, model=start(), out=out
+    )
+    data = finished.report.data
+    assert [r["round"] for r in data["rounds"]] == [0, 1]
+    assert data["skipped_rounds"] == [2, 3]
+    assert [f["round"] for f in data["failures"]] == [0, 1, 2, 2, 3]
+    assert data["failures"][-1]["reason"].startswith("not begun: clinic-a")
+    others = [len(data["releases"][name]) for name in NAMES[1:]]
+    assert max(others) == 3, "nobody is charged for the round that was not begun"
+    limit = data["claims"][0]["limit"]
+    assert 0.9 * limit < data["claims"][0]["consortium"]["epsilon"] <= limit
+    verified = sfl.verify_run(out)
+    second = Path(__file__).parents[2] / "protocols" / "report" / "verify.py"
+    command = [sys.executable, str(second), str(out), "--json"]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert json.loads(told)["epsilon"] == pytest.approx(verified.epsilon, rel=1e-4)
 
 
 def test_trainers_and_members_must_match() -> None:

@@ -284,18 +284,19 @@ def test_two_at_once_come_to_one_file(tmp_path: Path) -> None:
     barrier = threading.Barrier(2)
     found: list[NDArray[np.float32]] = []
 
-    def work() -> None:
+    def work(backbone: Counted) -> None:
         def meet(done: int, total: int) -> None:
             if done == total:
                 barrier.wait(timeout=60)
 
         found.append(
             cached_features(
-                Counted(), IMAGES, cache=tmp_path, recipe="test", progress=meet
+                backbone, IMAGES, cache=tmp_path, recipe="test", progress=meet
             )
         )
 
-    threads = [threading.Thread(target=work) for _ in range(2)]
+    # Made here: torch's generator, which their weights come from, is all threads'.
+    threads = [threading.Thread(target=work, args=[Counted()]) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:

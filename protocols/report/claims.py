@@ -4,8 +4,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+from costs import Spent, counted, spent
 from events import AnyEvent
-from figures import Spent, counted, epsilon, figures, num, r6, spent
+from figures import epsilon, figures, num, r6
 from ledgers import Ledger
 from method import exact_noise
 from plan import Plan

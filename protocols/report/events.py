@@ -48,8 +48,7 @@ class Sum:
     """What a release into a sum over clients costs, in steps of the grid.
 
     `scale` is the variance of one share (Skellam), or its parameter (discrete
-    Gaussian); `shares` are of honest clients, beside `colluding` others; `last` is the
-    L1 sensitivity, or the number of values.
+    Gaussian); `shares` are of honest clients, beside `colluding` others.
     """
 
     kind: str
@@ -58,7 +57,7 @@ class Sum:
     shares: int
     colluding: int
     l2: float
-    last: float
+    values: int
 
     private = True
     reason = ""
@@ -79,22 +78,17 @@ class Sum:
 
     def group(self, k: int) -> "Sum":
         """For k records, or clients, all of them in each sum."""
-        last = k * self.last if self.kind == SKELLAM else self.last
-        return replace(self, rate=1.0, l2=k * self.l2, last=last)
+        return replace(self, rate=1.0, l2=k * self.l2)
 
     def bounded(self) -> bool:
         """Whether no number of it is above what an event may have."""
-        numbers = [self.scale, self.l2]
-        numbers += [self.last] if self.kind == SKELLAM else []
-        return max(numbers) <= _MOST
+        return max(self.scale, self.l2) <= _MOST
 
     def checked(self) -> "Sum":
         """Itself, or `Malformed` where a number of it may not stand in an event."""
         least_scale = _LEAST if self.kind == SKELLAM else _LEAST_DEVIATION
         if not (self.bounded() and self.scale >= least_scale and self.l2 >= 1):
             raise Malformed("a number of a sum's event is out of range")
-        if self.kind == SKELLAM and self.last < self.l2:
-            raise Malformed("an L1 sensitivity is below the L2 sensitivity")
         return self
 
 
@@ -124,18 +118,15 @@ def _gaussian(value: Any) -> Event:
 
 
 def _sum(kind: str, value: Any) -> Sum:
-    of_last = str if kind == SKELLAM else int
-    _, rate, scale, shares, colluding, l2, last = fields(
-        value, str, str, str, int, int, str, of_last
+    _, rate, scale, shares, colluding, l2, values = fields(
+        value, str, str, str, int, int, str, int
     )
     if not 1 <= shares <= _MOST_CLIENTS or not 0 <= colluding <= _MOST_CLIENTS:
         raise Malformed("a sum is of no clients, or of too many")
-    if kind == SKELLAM:
-        last = decimal(last)
-    elif not 1 <= last <= _MOST_VALUES:
+    if not 1 <= values <= _MOST_VALUES:
         raise Malformed("a sum has no values, or too many")
     noise = decimal(rate, 1.0), decimal(scale), shares, colluding
-    return Sum(kind, *noise, decimal(l2), last).checked()
+    return Sum(kind, *noise, decimal(l2), values).checked()
 
 
 def read_event(value: Any) -> AnyEvent:

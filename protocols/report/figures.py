@@ -7,14 +7,13 @@ figures of equal costs are computed once.
 
 import logging
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import renyi
+from costs import Spent, close_to, spent
 from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
 from dp_accounting.pld import privacy_loss_distribution as pld
 from dp_accounting.rdp import RdpAccountant
@@ -24,8 +23,7 @@ from mixtures import Mixture, phi
 # The accountants say which orders do not converge; the others are enough.
 logging.getLogger("absl").setLevel(logging.ERROR)
 
-_MOST_NOISE, _LEAST_NOISE = 1e6, 0.03
-_LEAST_RATE, _MOST_RATE, _MOST_MECHANISMS = 1e-6, 1 - 1e-6, 64
+_LEAST_NOISE, _MOST_MECHANISMS = 0.03, 64
 _MOST_EPSILON, _MOST_COUNT, _MOST_CELLS = 500.0, 1000000, 2000000
 _DELTAS = [float(f"1e-{i}") for i in range(2, 11)]
 _RATES = (0.0001, 0.001, 0.01, 0.05, 0.1, 0.2, 0.5)
@@ -39,8 +37,10 @@ _KNOWN = (
     ("gaussian-pld", 4.3771781, False, None, 1.0, 1),
     ("half-noise-pld", 9.9972559, False, None, 0.5, 1),
 )
-_SUM = Sum(SKELLAM, 0.05, 100.0, 4, 1, 10.0, 40.0)
-_KNOWN_SUM = ("skellam-rdp", 1.224968, _SUM, 100)
+_KNOWN_SUMS = (
+    ("skellam-rdp", 1.224968, Sum(SKELLAM, 0.05, 100.0, 4, 1, 10.0, 16), 100),
+    ("skellam-pld", 2.4612381, Sum(SKELLAM, 0.01, 1.225e15, 4, 1, 1e8, 4096), 120),
+)
 
 
 class Contradiction(Exception):
@@ -54,62 +54,6 @@ def _refusing() -> Iterator[None]:
         yield
     except (ArithmeticError, ValueError, IndexError, RecursionError) as problem:
         raise Contradiction(f"no accountant copes with it: {problem}") from problem
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What events cost: counts of mechanisms, and whether no epsilon bounds them.
-
-    `sampled` has (rate, noise, count), `plain` has (noise, count), `sums` has (event,
-    count).
-    """
-
-    sampled: tuple[tuple[float, float, int], ...] = ()
-    plain: tuple[tuple[float, int], ...] = ()
-    unbounded: bool = False
-    sums: tuple[tuple[Sum, int], ...] = ()
-
-    @property
-    def nothing(self) -> bool:
-        return not (self.sampled or self.plain or self.unbounded or self.sums)
-
-    @property
-    def noises(self) -> list[float]:
-        return [z for _, z, _ in self.sampled] + [z for z, _ in self.plain]
-
-
-def spent(events: Iterable[AnyEvent]) -> Spent:
-    """What these events cost together."""
-    return counted(Counter(events))
-
-
-def counted(times_of: Mapping[AnyEvent, int]) -> Spent:
-    """What events cost of which each is there so many times (FIELDS.md, 5.1)."""
-    sampled: dict[tuple[float, float], int] = {}
-    plain: dict[float, int] = {}
-    sums: dict[Sum, int] = {}
-    unbounded = False
-    for event, times in times_of.items():
-        if isinstance(event, Sum):
-            rate = 1.0 if event.rate > _MOST_RATE else max(event.rate, _LEAST_RATE)
-            one = replace(event, rate=rate)
-            sums[one] = sums.get(one, 0) + times
-            continue
-        if event.noise is None:
-            unbounded = True
-            continue
-        noise, count = min(event.noise, _MOST_NOISE), times * (event.count or 1)
-        if event.rate is None or event.rate > _MOST_RATE:
-            plain[noise] = plain.get(noise, 0) + count
-        else:
-            key = max(event.rate, _LEAST_RATE), noise
-            sampled[key] = sampled.get(key, 0) + count
-    return Spent(
-        tuple(sorted((*key, count) for key, count in sampled.items())),
-        tuple(sorted(plain.items())),
-        unbounded,
-        tuple(sorted(sums.items())),
-    )
 
 
 # Epsilon (FIELDS.md, section 5).
@@ -234,13 +178,35 @@ def epsilon(costs: Spent, delta: float) -> float:
     if not _finite(costs, delta):
         return math.inf
     if costs.sums:
-        return _rdp(costs, delta)
+        return _epsilon_of_sums(costs, delta)
     other = _rdp(costs, delta - 2 * _allowance(costs))
     for grid in _grids(costs):
         found = _read(_losses(costs, grid), costs, delta)
         if found <= 1.001 * other + max(grid, 1e-4):
             return found
     raise Contradiction("two accountants contradict each other")
+
+
+# Sums (FIELDS.md, 5.7).
+
+
+def _epsilon_of_sums(costs: Spent, delta: float) -> float:
+    by_rdp, close = _rdp(costs, delta), close_to(costs)
+    rest = delta - close.more(by_rdp) if close else 0.0
+    if close is None or rest < delta / 2:
+        return by_rdp
+    if close.costs.sampled:
+        return min(by_rdp, epsilon(close.costs, rest))
+    mu = close.mu
+    if _gaussian_delta(mu, 0.0) <= rest:
+        return 0.0
+    return _halve(0.0, by_rdp, lambda e: _gaussian_delta(mu, e) <= rest)
+
+
+def _gaussian_delta(mu: float, e: float) -> float:
+    """Of Gaussian noise that is not sampled: Balle and Wang 2018, theorem 8."""
+    first, second = _log_phi(mu / 2 - e / mu), _log_phi(-mu / 2 - e / mu)
+    return math.exp(first) - math.exp(min(e + second, 700))
 
 
 # What an attack may reach (FIELDS.md, 4.1 to 4.4).
@@ -255,12 +221,8 @@ def _curve(costs: Spent) -> Curve | None:
     if not _bounded(costs):
         return None
     if costs.sums:
-        divergences, more = _divergences(costs), 0.0
-        last = renyi.epsilon_at(divergences, _LEAST_DELTA)
-
-        def delta_at(e: float) -> float:
-            return renyi.delta_at(divergences, e)
-
+        last, more = renyi.epsilon_at(_divergences(costs), _LEAST_DELTA), 0.0
+        delta_at = _delta_of_sums(costs)
     else:
         losses, more = _losses(costs, _grids(costs)[0]), _allowance(costs)
         last = float(losses.get_epsilon_for_delta(_LEAST_DELTA))
@@ -276,6 +238,27 @@ def _curve(costs: Spent) -> Curve | None:
     return tuple(
         (e, min(max(d, 0.0) + more, 1.0)) for e, d in zip(places, deltas, strict=True)
     )
+
+
+def _delta_of_sums(costs: Spent) -> Callable[[float], float]:
+    divergences, close = _divergences(costs), close_to(costs)
+    if close is None or not _bounded(close.costs):
+        return lambda e: renyi.delta_at(divergences, e)
+    if not close.costs.sampled:
+        mu = close.mu
+
+        def of_gaussian(e: float) -> float:
+            return _gaussian_delta(mu, e)
+
+    else:
+        losses = _losses(close.costs, _grids(close.costs)[0])
+        allowance = _allowance(close.costs)
+
+        def of_gaussian(e: float) -> float:
+            found = float(losses.get_delta_for_epsilon(e))
+            return min(max(found, 0.0) + allowance, 1.0)
+
+    return lambda e: min(renyi.delta_at(divergences, e), of_gaussian(e) + close.more(e))
 
 
 def _true_positives(curve: Curve, rate: float) -> float:
@@ -437,8 +420,10 @@ def known_answers(with_sums: bool) -> tuple[dict[str, Any], ...]:
         for name, expected, by_rdp, rate, noise, count in _KNOWN
     ]
     if with_sums:
-        name, expected, event, count = _KNOWN_SUM
-        known.append((name, expected, False, Spent(sums=((event, count),))))
+        known += [
+            (name, expected, False, Spent(sums=((event, count),)))
+            for name, expected, event, count in _KNOWN_SUMS
+        ]
     for name, expected, by_rdp, costs in known:
         got = rdp(costs, 1e-5) if by_rdp else epsilon(costs, 1e-5)
         if abs(got - expected) > 1e-4:

@@ -11,6 +11,7 @@ _LARGEST_BLOCK = 4096
 _ROUNDING = 1.000001  # of clipping and rotation in floating point
 _CHANCE = 2**40  # one over the chance that a sum wraps, in a whole plan
 _LEAST_STEP = 2.0**-1000  # of those that follow from the clip norm
+_ENOUGH_STEPS, _ROOM = 2.0**18, 1000  # of a clip norm; clip norms of a client
 _MOST_VARIANCE, _MOST_EXACT = 2.0**54, 2**17
 
 
@@ -58,7 +59,8 @@ def grid(terms: Terms) -> Grid:
     words = block * -(-terms.values // block)
     step = terms.step
     if step is None:
-        step = _power_below(terms.clip_norm / (1000 * math.sqrt(words)))
+        wanted = min(_ENOUGH_STEPS, _largest_word(terms) / (_ROOM * terms.clients))
+        step = _power_below(terms.clip_norm / max(1000 * math.sqrt(words), wanted))
     if math.sqrt(words) * step > terms.clip_norm / 100:
         raise Malformed("protection.step is too coarse for the clip norm")
     if not math.isfinite(terms.clip_norm / step):
@@ -88,8 +90,12 @@ def _noise_bound(terms: Terms, words: int, variance: float) -> int:
     return math.ceil(bound)
 
 
+def _largest_word(terms: Terms) -> int:
+    return min(1 << terms.word_bits - 1, 1 << 53) - 1
+
+
 def _clip(terms: Terms, step: float, noise: int) -> float:
-    room = min(2 ** (terms.word_bits - 1), 2**53) - 1
+    room = _largest_word(terms)
     clip = terms.clip
     if clip is None:
         most = (room - noise) // terms.clients
@@ -124,8 +130,7 @@ def _release(terms: Terms, words: int, step: float, variance: float) -> Sum:
     if terms.kind == SKELLAM:
         if variance > _MOST_VARIANCE:
             raise Malformed("the noise is too large to be drawn")
-        l1 = min(root * l2, l2 * l2)
-        return Sum(SKELLAM, terms.rate, variance, *clients, l2, l1).checked()
+        return Sum(SKELLAM, terms.rate, variance, *clients, l2, words).checked()
     if words > _MOST_EXACT:
         raise Malformed("the vector is too long for discrete Gaussian noise")
     deviation = math.sqrt(variance)

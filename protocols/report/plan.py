@@ -152,6 +152,7 @@ _TABLES: dict[str, dict[str, tuple[Reader, Any]]] = {
         "count": (whole(1, 100000), REQUIRED),
         "spare": (whole(0, 1000), 1),
         "max_attempts": (whole(1, 10), 2),
+        "train_early": (boolean, False),
     },
     "privacy": {
         "mode": (one_of("local", "distributed"), REQUIRED),

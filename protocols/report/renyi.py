@@ -30,7 +30,8 @@ def of_sum(event: Sum) -> Any:
 
 def _skellam(event: Sum) -> Any:
     # Agarwal et al. 2021, corollary 3.6.
-    w, square, l1 = event.shares * event.scale, event.l2**2, event.last
+    w, square = event.shares * event.scale, event.l2**2
+    l1 = min(math.sqrt(event.values) * event.l2, square)
 
     def divergence(a: Any) -> Any:
         fine = ((2 * a - 1) * square + 6 * l1) / (4 * w**2)
@@ -41,7 +42,7 @@ def _skellam(event: Sum) -> Any:
 
 def _discrete(event: Sum) -> Any:
     # Kairouz et al. 2021, proposition 14 and theorem 1.
-    values, m = event.last, event.l2 / (math.sqrt(event.shares) * event.scale)
+    values, m = event.values, event.l2 / (math.sqrt(event.shares) * event.scale)
     t = _apart(event.shares, event.scale)
     return lambda a: a / 2 * m**2 + np.maximum(1, a / 4) * t * values
 

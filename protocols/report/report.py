@@ -8,8 +8,9 @@ from typing import Any
 from canonical import Malformed, digest, key_text, refuse
 from claims import NOT_PROTECTED, assumptions, claims, not_claimed
 from context import CKKS, Session
-from events import SKELLAM, AnyEvent, Sum
-from figures import Contradiction, epsilon, known_answers, num, r6, spent
+from costs import spent
+from events import DISCRETE_GAUSSIAN, SKELLAM, AnyEvent, Sum
+from figures import Contradiction, epsilon, known_answers, num, r6
 from files import REPORT, read_json
 from ledgers import Ledger, Release
 from method import method
@@ -198,7 +199,8 @@ class _Builder:
     def _books(self) -> dict[str, Any]:
         disjoint = self._plan.overlap == "disjoint"
         charged = [r.event for one in self._ledgers for r in one.charged()]
-        with_sums = any(isinstance(event, Sum) for event in charged)
+        kinds = {event.kind for event in charged if isinstance(event, Sum)}
+        by_rdp_alone = kinds == {DISCRETE_GAUSSIAN}
         return {
             "releases": {
                 name: [_release(release) for release in rows]
@@ -217,11 +219,11 @@ class _Builder:
                 for one in self._ledgers
             },
             "accounting": {
-                "primary": "RDP" if with_sums else "PLD",
-                "discretisation": None if with_sums else dict(_DISCRETISATION),
-                "cross_checks": [] if with_sums else ["RDP", "RDP-integer-orders"],
+                "primary": _primary(kinds),
+                "discretisation": None if by_rdp_alone else dict(_DISCRETISATION),
+                "cross_checks": [] if kinds else ["RDP", "RDP-integer-orders"],
                 "adjacency": "add-or-remove-one",
-                "known_answers": [dict(row) for row in known_answers(with_sums)],
+                "known_answers": [dict(row) for row in known_answers(bool(kinds))],
             },
         }
 
@@ -317,6 +319,13 @@ def _release(release: Release) -> dict[str, Any]:
     }
 
 
+def _primary(kinds: set[str]) -> str:
+    """How epsilon is computed where sums have noise of these kinds."""
+    if SKELLAM in kinds:
+        return "PLD-or-RDP"
+    return "RDP" if kinds else "PLD"
+
+
 def _event(event: AnyEvent) -> dict[str, Any]:
     if isinstance(event, Sum):
         found: dict[str, Any] = {
@@ -325,10 +334,10 @@ def _event(event: AnyEvent) -> dict[str, Any]:
             "shares": event.shares,
             "colluding": event.colluding,
             "l2": r6(event.l2),
+            "values": event.values,
         }
-        if event.kind == SKELLAM:
-            return {**found, "variance": r6(event.scale), "l1": r6(event.last)}
-        return {**found, "deviation": r6(event.scale), "values": event.last}
+        scale = "variance" if event.kind == SKELLAM else "deviation"
+        return {**found, scale: r6(event.scale)}
     if event.noise is None:
         return {"mechanism": "none", "reason": event.reason}
     found = {"mechanism": "gaussian"}

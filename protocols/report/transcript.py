@@ -162,13 +162,15 @@ class _Reader:
             _refuse("V-LOG-6", f"entry {self._at} cannot be a {self._peek()}")
         if not attempts or attempts[-1].round != self._plan.rounds - 1:
             _refuse("V-LOG-10", "it does not reach the last round of the plan")
-        opened = [attempt.end for attempt in attempts if attempt.opened]
-        if not opened or opened[-1] is None:
+        opened = [a.end for a in attempts if a.opened and a.end is not None]
+        if not opened:
             _refuse("V-LOG-10", "no round was opened")
         if self._peek() != "artefacts":
             _refuse("V-LOG-6", "it ends before its artefacts")
         artefacts = self._next()
-        self._signatures(artefacts, opened[-1].body[3], "V-SIGN-3")
+        in_a_sum = {name for end in opened for name in end.body[3]}
+        signers = [name for name in self._keys if name in in_a_sum]
+        self._signatures(artefacts, signers, signers, "V-SIGN-3")
         if self._peek():
             _refuse("V-LOG-11", f"entry {self._at} follows the last signature")
         return Log(self._run_id, start, attempts, artefacts)
@@ -215,7 +217,7 @@ class _Reader:
             survivors = attempt.end.body[3]
             if survivors != [name for name in self._keys if name in set(survivors)]:
                 _refuse("V-LOG-9", "survivors are not members in roster order")
-            self._signatures(attempt.end, survivors, "V-SIGN-2")
+            self._signatures(attempt.end, survivors, [], "V-SIGN-2")
         return attempt
 
     def _check_place(self, attempt: Attempt, last: Attempt | None) -> None:
@@ -234,9 +236,11 @@ class _Reader:
         if not follows:
             _refuse("V-LOG-8", f"round {attempt.round} is out of turn")
 
-    def _signatures(self, over: Entry, survivors: Iterable[str], check: str) -> None:
+    def _signatures(
+        self, over: Entry, allowed: Iterable[str], needed: Iterable[str], check: str
+    ) -> None:
         missing = {"": self._plan.aggregator}
-        missing |= {name: self._keys[name] for name in survivors}
+        missing |= {name: self._keys[name] for name in allowed}
         while self._peek() == "signature":
             signer, sequence, made = self._next().body
             key = missing.pop(signer, None)
@@ -246,9 +250,10 @@ class _Reader:
             label = "secure-fl/transcript/1 head"
             if sequence != over.sequence or not signed(key, made, label, over.hash):
                 _refuse(check, f"the signature of {who} over {over.sequence} is wrong")
-        if missing:
-            who = next(iter(missing)) or "the aggregator"
-            _refuse(check, f"{who} has not signed entry {over.sequence}")
+        for signer in ("", *needed):
+            if signer in missing:
+                who = signer or "the aggregator"
+                _refuse(check, f"{who} has not signed entry {over.sequence}")
 
 
 def model_before(log: Log) -> dict[tuple[int, int], bytes]:

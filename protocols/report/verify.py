@@ -29,7 +29,8 @@ import transcript
 from attempts import Outcome, check_attempts
 from canonical import Malformed, Refused, digest, parts, refuse, sized
 from context import Session, session
-from figures import Contradiction, counted, epsilon, spent
+from costs import counted, spent
+from figures import Contradiction, epsilon
 from files import (
     METRICS,
     MODEL,

@@ -14,7 +14,6 @@ from .accounting import (
     Bound,
     Epsilon,
     accountant_of,
-    delta_at,
     epsilon,
     over_releases,
     profile,
@@ -22,6 +21,7 @@ from .accounting import (
 )
 from .book import LedgerExport, Release, Reservation, State, read_export
 from .calibration import calibrate_noise, calibrate_release
+from .curves import delta_at
 from .events import (
     DiscreteGaussian,
     Event,

@@ -5,8 +5,10 @@ Neighbouring data sets differ by one record, added or removed; replacing a recor
 not offered (one of the two accountants ignores its doubled sensitivity:
 github.com/google/differential-privacy/issues/378).  Of Gaussian releases both
 accountants are those of dp-accounting; each gives an upper bound, and the tighter one,
-PLD, is the headline.  Where noise on the integer grid is among them, all is accounted
-for by our Renyi DP alone (:mod:`.renyi`).
+PLD, is the headline.  Where noise on the integer grid is among them, our Renyi DP
+(:mod:`.renyi`) counts; of Skellam noise PLD as well, which takes it for Gaussian noise
+and adds to delta what they differ by (:mod:`.nearly`), in closed form where nothing is
+sampled: the smaller of both epsilons.
 
 Equal mechanisms are counted and composed together, so that the result depends on what
 was released and not on how the list is grouped or ordered.
@@ -38,6 +40,7 @@ from .events import (
     PoissonGaussian,
     Repeated,
 )
+from .nearly import Nearly, nearly
 
 __all__ = [
     "ADJACENCY",
@@ -45,7 +48,6 @@ __all__ = [
     "Bound",
     "Epsilon",
     "accountant_of",
-    "delta_at",
     "epsilon",
     "over_releases",
     "profile",
@@ -97,7 +99,8 @@ class Epsilon:
     """What releases cost at one ``delta``.
 
     ``value`` is the epsilon to publish and ``accountant`` which method gave it; ``rdp``
-    is the epsilon by Renyi DP, a looser second bound where ``accountant`` is "PLD".
+    is the epsilon by Renyi DP, never below ``value`` where any release is discrete, and
+    else a looser second bound but for rounding.
     """
 
     value: float
@@ -151,7 +154,7 @@ def _releases(counts: Counts) -> list[tuple[PoissonGaussian, int]]:
 
 
 def accountant_of(events: Releases) -> Accountant:
-    """Which method gives the epsilon of ``events``: "RDP" where any is discrete."""
+    """Which method always gives one of ``events``: "RDP" where any is discrete."""
     return "RDP" if any(isinstance(event, Discrete) for event in events) else "PLD"
 
 
@@ -353,7 +356,7 @@ _large = functools.lru_cache(maxsize=2)(_one_anew)
 
 @functools.lru_cache(maxsize=8)
 @refusing()
-def _composed(counts: Counts, interval: float) -> Losses:
+def composed(counts: Counts, interval: float) -> Losses:
     """The privacy loss distribution of all releases.  ``counts`` is not empty."""
     distribution = library().pld.privacy_loss_distribution
     parts = [_one(m, interval).self_compose(n) for m, n in _releases(counts)]
@@ -376,7 +379,7 @@ def bounded(counts: Counts) -> bool:
     )
 
 
-def _grids(counts: Counts) -> list[float]:
+def grids_of(counts: Counts) -> list[float]:
     """The intervals to try, in order; none where epsilon is reported as infinite."""
     if not bounded(counts):
         return []
@@ -396,9 +399,8 @@ def of_counts(counts: Counts, delta: float) -> Epsilon:
     if not counts:
         return Epsilon(0.0, 0.0, delta, "PLD")
     if discrete(counts):
-        rdp = _rdp(counts, delta) if bounded(counts) else math.inf
-        return Epsilon(rdp, rdp, delta, "RDP")
-    grids = _grids(counts)
+        return _of_sums(counts, delta)
+    grids = grids_of(counts)
     allowance = rounding(sampled(counts))
     if not grids or delta <= 2 * allowance:
         return Epsilon(math.inf, math.inf, delta, "PLD")
@@ -410,7 +412,7 @@ def of_counts(counts: Counts, delta: float) -> Epsilon:
     # Where one release's losses are smaller than the grid (tiny rates, many steps),
     # the grid itself dominates: a finer one costs little there.
     for grid in grids:
-        pld = _composed(counts, grid).epsilon(delta)
+        pld = composed(counts, grid).epsilon(delta)
         if pld <= highest * (1 + RELATIVE_TOLERANCE) + max(grid, INTERVAL):
             _check_closed_form(counts, pld, delta, grid)
             return Epsilon(pld, rdp, delta, "PLD")
@@ -419,6 +421,29 @@ def of_counts(counts: Counts, delta: float) -> Epsilon:
         f"RDP's {highest:.6g}",
         hint="choose a larger delta, or a larger sampling rate with fewer steps",
     )
+
+
+def _of_sums(counts: Counts, delta: float) -> Epsilon:
+    """The smaller bound where some are discrete, each at all of ``delta``."""
+    rdp = _rdp(counts, delta) if bounded(counts) else math.inf
+    near = nearly(counts) if math.isfinite(rdp) else None
+    # What is added at Renyi DP's epsilon is enough for any that is smaller.
+    left = delta - near.added(rdp) if near else 0.0
+    if near is None or left < delta / 2:
+        return Epsilon(rdp, rdp, delta, "RDP")
+    gaussians = gaussian_counts(near)
+    if sampled(gaussians):
+        pld = of_counts(gaussians, left).value
+    else:
+        pld = gaussian.epsilon_of(math.sqrt(precision(gaussians)), left)
+    return Epsilon(min(pld, rdp), rdp, delta, "PLD" if pld < rdp else "RDP")
+
+
+def gaussian_counts(near: Nearly) -> Counts:
+    """The Gaussian releases that sums are near to, counted."""
+    counts = counted(Counter(near.releases))
+    assert counts is not None
+    return counts
 
 
 # -- what callers ask ------------------------------------------------------------------
@@ -431,9 +456,9 @@ def epsilon(events: Releases, *, delta: float) -> Epsilon:
     planned maximum is given: choosing any of them by what was released is not covered.
 
     Infinite where any event is NonPrivate, and where rounding could reach ``delta``
-    (:func:`rounding`); 0 where there is no event.  Where any event is discrete, all are
-    accounted for by Renyi DP, and the answer is labelled so.  Takes about half a second
-    for new parameters (hundredths by Renyi DP) and nothing for ones seen before.
+    (:func:`rounding`), but that Renyi DP still gives one of sums; 0 where there is no
+    event.  Takes about half a second for new parameters and nothing for ones seen
+    before.
     Raises UsageError for a delta out of range and VerificationError where the two
     accountants contradict each other.
     """
@@ -451,38 +476,6 @@ def rdp_epsilon(events: Releases, *, delta: float) -> float:
     if counts is None:
         return math.inf
     return _rdp(counts, delta) if counts else 0.0
-
-
-def curve(events: Sequence[Event]) -> Losses | renyi.Curve | None:
-    """The bounds of some ``events``; None where epsilon is infinite."""
-    counts = counted(events)
-    if counts is None:
-        return None
-    assert counts
-    if discrete(counts):
-        return renyi.composed(counts) if bounded(counts) else None
-    grids = _grids(counts)
-    return _composed(counts, grids[0]) if grids else None
-
-
-def horizon(bounds: Losses | renyi.Curve) -> float:
-    """The epsilon where delta has fallen to ``MIN_DELTA``, but for the allowance."""
-    if isinstance(bounds, Losses):
-        return float(bounds.pld.get_epsilon_for_delta(MIN_DELTA))
-    return bounds.epsilon(MIN_DELTA)
-
-
-def delta_at(events: Sequence[Event], *, epsilon: float) -> float:
-    """The smallest delta, as the accountant bounds it, at one ``epsilon`` (at least 0).
-
-    After sampled releases it is never below what :func:`rounding` allows for.
-    """
-    if not epsilon >= 0:
-        raise UsageError(f"epsilon is {epsilon!r}", hint="it is at least 0")
-    if not events:
-        return 0.0
-    bounds = curve(events)
-    return 1.0 if bounds is None else bounds.delta(float(epsilon))
 
 
 def profile(

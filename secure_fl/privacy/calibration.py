@@ -76,8 +76,8 @@ def calibrate_release(
     """As :func:`calibrate_noise`, for ``count`` equal releases of any kind.
 
     ``release`` gives the event of one release at any noise multiplier from 0.2 to 10^6.
-    Caller sees to it that more noise costs less.  Takes tenths of a second where events
-    are discrete.
+    Caller sees to it that more noise costs less, but for small steps where a grid
+    changes: what is returned suffices in any case.
     """
     if not 1 <= count <= MAX_COUNT:
         raise _out_of_range("rounds.count", count, f"from 1 to {MAX_COUNT}")

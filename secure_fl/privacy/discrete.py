@@ -8,8 +8,9 @@ larger, and the noise is exact: there is no floating point to attack.
 
 Bounds here are Renyi bounds, before any gain from sampling: of both noises the
 privacy loss distribution of a whole vector depends on the vector, and no worst one is
-known.  Sums of Skellam noises are Skellam noise; sums of discrete Gaussians are not
-quite discrete Gaussian.
+known.  Sums of Skellam noises are Skellam noise, which much noise brings so near to
+Gaussian noise that it is also accounted as such (:mod:`.nearly`); sums of discrete
+Gaussians are not quite discrete Gaussian.
 
 Sources: Agarwal et al. 2021, arXiv 2110.04995 (Skellam); Kairouz et al. 2021, arXiv
 2102.06387 (distributed discrete Gaussian, conditional rounding); Canonne et al. 2020
@@ -30,10 +31,8 @@ __all__ = ["conditional_sensitivity", "rounded_sensitivity", "unsampled"]
 LOG_BETA: Final = 0.5
 
 
-def rounded_sensitivity(
-    clip_norm: float, *, step: float, values: int
-) -> tuple[float, float]:
-    """L2 and L1 sensitivity, in grid steps, of a sum of clipped vectors, rounded.
+def rounded_sensitivity(clip_norm: float, *, step: float, values: int) -> float:
+    """L2 sensitivity, in grid steps, of a sum of clipped vectors, rounded.
 
     Holds for rounding to the nearest step, and for rounding up or down at random where
     the chances do not depend on other records: for one and the same draw, coordinates
@@ -44,16 +43,13 @@ def rounded_sensitivity(
     where an argument is not positive.
     """
     count = at_least("number of values", values, 1)
-    l2 = _in_steps(clip_norm, step) + math.sqrt(count)
-    return l2, _l1(l2, count)
+    return _in_steps(clip_norm, step) + math.sqrt(count)
 
 
-def conditional_sensitivity(
-    clip_norm: float, *, step: float, values: int
-) -> tuple[float, float]:
-    """L2 and L1 norm, in grid steps, that a clipped vector is rounded to at most.
+def conditional_sensitivity(clip_norm: float, *, step: float, values: int) -> float:
+    """L2 norm, in grid steps, that a clipped vector is rounded to at most.
 
-    The sensitivities where neighbours differ by one client's whole vector, which the
+    The sensitivity where neighbours differ by one client's whole vector, which the
     other one replaces by zero.  Caller rounds every coordinate up or down at random,
     without bias, and draws for the whole vector again until its L2 norm is at most the
     one returned; a clipped vector is within with a probability of at least
@@ -66,17 +62,11 @@ def conditional_sensitivity(
     # outcome stands in events, and events are compared for equality.
     likely = norm * norm + half * half + math.sqrt(2 * LOG_BETA) * (norm + half)
     whole = norm + 2 * half
-    l2 = math.sqrt(min(likely, whole * whole))
-    return l2, _l1(l2, count)
+    return math.sqrt(min(likely, whole * whole))
 
 
 def _in_steps(clip_norm: float, step: float) -> float:
     return positive("clip norm", clip_norm) / positive("step", step)
-
-
-def _l1(l2: float, values: float) -> float:
-    """Whole numbers have an L1 norm of at most their squared L2 norm."""
-    return min(math.sqrt(values) * l2, l2 * l2)
 
 
 def unsampled(release: Discrete, order: int) -> float:

@@ -189,11 +189,10 @@ class Skellam:
 
     ``variance`` is that of one client's share, in squared grid steps, and ``shares``
     how many clients' noise the adversary does not know, where at most ``colluding``
-    clients are on its side: their shares add up.  ``l2`` and ``l1`` are the
-    sensitivities in grid steps, rounding included
-    (:func:`.discrete.rounded_sensitivity`); ``rate`` is the Poisson sampling rate of
-    the records, 1 where every record is in.  Raises UsageError for parameters out of
-    range.
+    clients are on its side: their shares add up.  ``l2`` is the sensitivity in grid
+    steps, rounding included (:func:`.discrete.rounded_sensitivity`), and ``values`` the
+    number of coordinates; ``rate`` is the Poisson sampling rate of the records, 1 where
+    every record is in.  Raises UsageError for parameters out of range.
     """
 
     rate: float
@@ -201,18 +200,20 @@ class Skellam:
     shares: int
     colluding: int
     l2: float
-    l1: float
+    values: int
 
     def __post_init__(self) -> None:
-        _check_clients(self)
-        l2 = in_steps("L2 sensitivity", self.l2, 1)  # whole numbers that differ at all
-        for name, number in (
-            ("rate", probability("sampling rate", self.rate)),
-            ("variance", in_steps("variance", self.variance, 1 / EXTREME)),
-            ("l2", l2),
-            ("l1", in_steps("L1 sensitivity", self.l1, l2)),
-        ):
-            object.__setattr__(self, name, number)
+        _check_sum(self)
+        number = in_steps("variance", self.variance, 1 / EXTREME)
+        object.__setattr__(self, "variance", number)
+
+    @property
+    def l1(self) -> float:
+        """L1 sensitivity in grid steps.
+
+        Whole numbers have an L1 norm of at most their squared L2 norm.
+        """
+        return min(math.sqrt(self.values) * self.l2, self.l2 * self.l2)
 
 
 @final
@@ -236,23 +237,23 @@ class DiscreteGaussian:
     values: int
 
     def __post_init__(self) -> None:
-        _check_clients(self)
-        whole("number of values", self.values, 1, MAX_VALUES)
-        for name, number in (
-            ("rate", probability("sampling rate", self.rate)),
-            ("deviation", in_steps("deviation", self.deviation, 0.5)),
-            ("l2", in_steps("L2 sensitivity", self.l2, 1)),
-        ):
-            object.__setattr__(self, name, number)
+        _check_sum(self)
+        number = in_steps("deviation", self.deviation, 0.5)
+        object.__setattr__(self, "deviation", number)
 
 
 Discrete = Skellam | DiscreteGaussian
 """A single release with noise on the integer grid, in shares of several clients."""
 
 
-def _check_clients(release: Discrete) -> None:
+def _check_sum(release: Discrete) -> None:
     whole("number of shares", release.shares, 1, MAX_CLIENTS)
     whole("number of colluding clients", release.colluding, 0, MAX_CLIENTS)
+    whole("number of values", release.values, 1, MAX_VALUES)
+    rate = probability("sampling rate", release.rate)
+    l2 = in_steps("L2 sensitivity", release.l2, 1)  # whole numbers that differ at all
+    object.__setattr__(release, "rate", rate)
+    object.__setattr__(release, "l2", l2)
 
 
 Event = Mechanism | Repeated | NonPrivate | Discrete
@@ -334,26 +335,22 @@ def to_wire(event: Event) -> wire.Value:
             return {0: _REPEATED, 1: to_wire(inner), 2: count}
         case NonPrivate(reason):
             return {0: _NON_PRIVATE, 1: reason}
-        case Skellam(rate, variance, shares, colluding, l2, l1):
-            return {
-                0: _SKELLAM,
-                1: float_to_text(rate),
-                2: float_to_text(variance),
-                3: shares,
-                4: colluding,
-                5: float_to_text(l2),
-                6: float_to_text(l1),
-            }
-        case DiscreteGaussian(rate, deviation, shares, colluding, l2, values):
-            return {
-                0: _DISCRETE_GAUSSIAN,
-                1: float_to_text(rate),
-                2: float_to_text(deviation),
-                3: shares,
-                4: colluding,
-                5: float_to_text(l2),
-                6: values,
-            }
+        case Skellam():
+            return _sum_to_wire(_SKELLAM, event.variance, event)
+        case DiscreteGaussian():
+            return _sum_to_wire(_DISCRETE_GAUSSIAN, event.deviation, event)
+
+
+def _sum_to_wire(kind: str, scale: float, event: Discrete) -> wire.Value:
+    return {
+        0: kind,
+        1: float_to_text(event.rate),
+        2: float_to_text(scale),
+        3: event.shares,
+        4: event.colluding,
+        5: float_to_text(event.l2),
+        6: event.values,
+    }
 
 
 def from_wire(value: wire.Value) -> Event:
@@ -382,7 +379,7 @@ def _parse(fields: wire.Fields) -> Event:
             shares=fields.integer(3),
             colluding=fields.integer(4),
             l2=_number(fields, 5),
-            l1=_number(fields, 6),
+            values=fields.integer(6),
         )
     elif kind == _DISCRETE_GAUSSIAN:
         event = DiscreteGaussian(

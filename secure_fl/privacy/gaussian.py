@@ -28,7 +28,9 @@ def delta_of(mu: float, epsilon: float) -> float:
 
 
 def epsilon_of(mu: float, delta: float) -> float:
-    """The smallest epsilon at ``delta`` in (0, 1), for mu > 0, to 15 digits."""
+    """The smallest epsilon at ``delta`` in (0, 1), for mu > 0, to 15 digits; or 0."""
+    if delta_of(mu, 0.0) <= delta:
+        return 0.0
     low, high = 0.0, 1.0
     while delta_of(mu, high) > delta:
         low, high = high, 2 * high

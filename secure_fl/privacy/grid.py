@@ -32,8 +32,13 @@ __all__ = ["Grid", "noise_bound"]
 # sums of records and the rotation err by less (docs/decisions/0018-grid-of-sums.md).
 _ALLOWANCE: Final = 1e-6
 
-# A step left out: the rounding of all coordinates adds a thousandth to the L2 norm.
+# A step left out: the rounding of all coordinates adds a thousandth to the L2 norm at
+# most, and the clip norm has as many steps as bring Skellam noise near to Gaussian
+# noise, where words have room for a thousand clip norms of each client
+# (docs/decisions/0021-skellam-as-gaussian.md).
 _FINE: Final = 1000
+_STEPS: Final = 2.0**18
+_CLIP_NORMS: Final = 1000
 _COARSEST: Final = 100
 
 _WRAP_BITS: Final = 40
@@ -99,28 +104,32 @@ class Grid:
     ) -> Grid:
         """A plan's grid; ``clip`` and ``step`` are chosen where they are None.
 
-        The step is then the largest power of two of which sqrt(padded) are at most a
-        thousandth of the clip norm, and the clip the largest that cannot wrap.
+        The step is then a power of two of which sqrt(padded) are at most a thousandth
+        of the clip norm, and of which it has at least 2^18 where words have room for
+        that, and the clip the largest that cannot wrap.
         ``rounds`` and ``attempts`` of each say how many sums are opened at most.
         Raises PlanError where noise or a sum does not fit, with the entry's key.
         """
         _positive("privacy.clip_norm", clip_norm)
         _positive("privacy.noise_multiplier", noise_multiplier)
         size = padded(values)
+        word = min(2 ** (word_bits - 1) - 1, 2**53 - 1)
+        least = _FINE * math.sqrt(size)
         if step is None:
-            step = _default_step(clip_norm, size)
+            roomy = word / (_CLIP_NORMS * clients)
+            step = _step(clip_norm, max(least, min(_STEPS, roomy)))
         _positive("protection.step", step)
         if not math.sqrt(size) * step <= clip_norm / _COARSEST:
             raise PlanError(
                 f"is too coarse: rounding {size} values could add more than 1 % of the "
                 "clip norm",
                 key="protection.step",
-                hint=f"use {_default_step(clip_norm, size)!r}, or leave it out",
+                hint=f"use {_step(clip_norm, least)!r}, or leave it out",
             )
         variance = _variance(noise_multiplier, clip_norm, step, shares)
-        _check_noise(kind, variance, size)
+        _check_noise(kind, variance, size, clip_norm)
         bound = noise_bound(size * rounds * attempts, clients * variance)
-        room = min(2 ** (word_bits - 1) - 1, 2**53 - 1) - bound
+        room = word - bound
         if clip is None:
             clip = _default_clip(room // clients, step, clip_norm=clip_norm)
         else:
@@ -158,11 +167,11 @@ class Grid:
     @property
     def event(self) -> Discrete:
         """What one opened sum costs a record, or a client."""
-        l2, l1 = self._sensitivities()
         clients = self.shares, self.colluding
+        last = self._sensitivity(), self.padded
         if self.kind == "skellam":
-            return Skellam(self.rate, self.variance, *clients, l2, l1)
-        return DiscreteGaussian(self.rate, self.deviation, *clients, l2, self.padded)
+            return Skellam(self.rate, self.variance, *clients, *last)
+        return DiscreteGaussian(self.rate, self.deviation, *clients, *last)
 
     def check_source(self, random: RandomSource) -> None:
         """Raises UsageError where ``random`` cannot draw this noise, and draws nothing.
@@ -228,7 +237,7 @@ class Grid:
             units.astype(np.float64) * self.step, rotation, values=self.values
         )
 
-    def _sensitivities(self) -> tuple[float, float]:
+    def _sensitivity(self) -> float:
         norm = self.clip_norm / self.step * (1 + _ALLOWANCE)
         rule = rounded_sensitivity if self.unit == "record" else conditional_sensitivity
         return rule(norm, step=1.0, values=self.padded)
@@ -247,7 +256,7 @@ class Grid:
         """
         if self.unit == "record":
             return _round(scaled, dither)
-        l2, _ = self._sensitivities()
+        l2 = self._sensitivity()
         for _ in range(_MOST_DITHERS):
             units = _round(scaled, dither)
             if float(np.linalg.norm(units)) <= l2:
@@ -273,8 +282,9 @@ def _positive(key: str, value: float) -> None:
         raise PlanError("must be positive", key=key, hint="use a finite number above 0")
 
 
-def _default_step(clip_norm: float, size: int) -> float:
-    most = clip_norm / (_FINE * math.sqrt(size))
+def _step(clip_norm: float, steps: float) -> float:
+    """The largest power of two of which the clip norm has at least ``steps``."""
+    most = clip_norm / steps
     if not most >= 2.0**-1000:
         raise PlanError(
             "is too small",
@@ -291,7 +301,7 @@ def _variance(
     return total * total / shares
 
 
-def _check_noise(kind: str, variance: float, size: int) -> None:
+def _check_noise(kind: str, variance: float, size: int, clip_norm: float) -> None:
     if variance < 1 / EXTREME:
         raise PlanError(
             "is too small",
@@ -302,7 +312,7 @@ def _check_noise(kind: str, variance: float, size: int) -> None:
         raise PlanError(
             "is too fine: a share of the noise is above 2^27 steps",
             key="protection.step",
-            hint="leave it out, or choose a coarser one",
+            hint=f"use {_step(clip_norm, _FINE * math.sqrt(size))!r}, or a coarser one",
         )
     if kind == "skellam":
         return

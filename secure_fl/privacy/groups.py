@@ -7,8 +7,8 @@ number of the person's records in the sample is binomial (Ganesh 2024, arXiv
 the generic conversion of group privacy gives up.  A group is added as a whole or
 removed as a whole.
 
-Where any release is discrete, all are accounted for by Renyi DP as if every record were
-in each of them, with as many times the sensitivity.
+Where any release is discrete, all are accounted for as if every record were in each of
+them, with as many times the sensitivity.
 """
 
 from __future__ import annotations
@@ -25,12 +25,10 @@ from ..errors import UsageError
 from . import accounting
 from .events import (
     Discrete,
-    DiscreteGaussian,
     Event,
     Gaussian,
     Mechanism,
     PoissonGaussian,
-    Skellam,
 )
 from .mixtures import Mixture, composed_epsilon
 
@@ -42,11 +40,10 @@ MOST_RECORDS: Final = 50
 def group_epsilon(events: Sequence[Event], *, records: int, delta: float) -> float:
     """What all ``events`` cost ``records`` records of one person at one client.
 
-    An upper bound, never below :func:`.accounting.epsilon` of one record and by the
-    same accountant; infinity where an event is NonPrivate, the noise is too small for
-    so many records or epsilon too large to mean anything; 0 where there are no events.
-    Takes tenths of a second for new parameters.  Raises UsageError for a delta or a
-    number of records out of range.
+    An upper bound, at least :func:`.accounting.epsilon` of one record; infinity where
+    an event is NonPrivate, the noise is too small for so many records or epsilon too
+    large to mean anything; 0 where there are no events.  Takes tenths of a second for
+    new parameters.  Raises UsageError for a delta or a number of records out of range.
     """
     if type(records) is not int or not 1 <= records <= MOST_RECORDS:
         raise UsageError(
@@ -84,12 +81,10 @@ def _of_counts(counts: accounting.Counts, records: int, delta: float) -> float:
 def _always(mechanism: Mechanism | Discrete, records: int) -> Mechanism | Discrete:
     """As if every record were in it, with ``records`` times the sensitivity."""
     match mechanism:
-        case Skellam(l2=l2, l1=l1):
-            return replace(mechanism, rate=1.0, l2=records * l2, l1=records * l1)
-        case DiscreteGaussian(l2=l2):
-            return replace(mechanism, rate=1.0, l2=records * l2)
+        case Gaussian(noise) | PoissonGaussian(noise_multiplier=noise):
+            return Gaussian(noise / records)
         case _:
-            return Gaussian(mechanism.noise_multiplier / records)
+            return replace(mechanism, rate=1.0, l2=records * mechanism.l2)
 
 
 def _mixture(release: PoissonGaussian, records: int) -> Mixture:

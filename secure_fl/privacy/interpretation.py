@@ -2,7 +2,7 @@
 """What an epsilon means: bounds on what an attacker can do, from the whole curve.
 
 One pair (epsilon, delta) says little; the whole curve, from a privacy loss distribution
-or from Renyi DP, says for every attack how many of the members it can find at which
+or Renyi DP, says for every attack how many of the members it can find at which
 rate of false alarms.
 
 Sources: Dong et al. 2019 (trade-off functions, Gaussian DP), Kaissis et al. 2024 and
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
-from . import accounting
+from . import accounting, curves
 from .events import Event
 from .gaussian import delta_of
 
@@ -65,8 +65,9 @@ def interpret(events: Sequence[Event], *, delta: float) -> Interpretation:
 
     Every number is a bound in the safe direction: the curve is looked at in 150
     places, which can only loosen it, except for ``mu_gdp``, a summary of the curve
-    at those places.  By PLD each delta has :func:`.accounting.rounding` added; by Renyi
-    DP all bounds are looser, those at small epsilons most.
+    at those places.  By PLD each delta has :func:`.accounting.rounding` added, and of
+    sums what Skellam noise differs from Gaussian noise by; where only Renyi DP counts,
+    all bounds are looser, those at small epsilons most.
     """
     accounting.epsilon(events, delta=delta)  # refuses a delta out of range
     if not events:
@@ -77,12 +78,12 @@ def interpret(events: Sequence[Event], *, delta: float) -> Interpretation:
             tuple((rate, rate) for rate in TRADE_OFF_RATES),
             tuple((prior, prior) for prior in PRIORS),
         )
-    bounds = accounting.curve(events)
+    bounds = curves.curve(events)
     top = math.inf
     if bounds is not None:
         # Any places will do.  On a grid, so that machines whose transforms round
         # differently out there look at the same ones.
-        top = accounting.horizon(bounds)
+        top = curves.horizon(bounds)
         top = math.ceil(top * 10) / 10 if math.isfinite(top) else top
     if bounds is None or math.isinf(top):
         return Interpretation(

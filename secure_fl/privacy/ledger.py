@@ -15,7 +15,7 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, final
 
@@ -146,6 +146,7 @@ class Ledger:
         limit: float,
         now: int,
         view: int | None = None,
+        consent: Callable[[Book, Event, int], None] | None = None,
     ) -> Reservation:
         """Charge ``event``.  Caller draws randomness for it only after this returns.
 
@@ -159,8 +160,13 @@ class Ledger:
             else; a sum of an earlier run counts as :func:`.events.seen` says
         now
             seconds since 1970
+        consent
+            asked last, with the lineage's chain as it stands before this charge, the
+            event and ``now``, while no other process can write; it only reads, and
+            raises to refuse
 
-        Raises BudgetExceeded; then nothing is charged and nothing may be drawn.
+        Raises BudgetExceeded, and what ``consent`` raises; then nothing is charged and
+        nothing may be drawn.
         Raises UsageError for a second reservation of one attempt.
         """
         if not 0 < delta < 1 or not limit > 0:
@@ -181,6 +187,8 @@ class Ledger:
                 now=now,
             )
             self._within(book, [event], delta=delta, limit=limit, view=view)
+            if consent is not None:
+                consent(book, event, now)
             self._append(book, entry)
         reservation = entry.reservation
         assert reservation is not None

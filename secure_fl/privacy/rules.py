@@ -56,12 +56,9 @@ def disjoint(clients: Mapping[str, Sequence[Event]], *, delta: float) -> Bound:
     public and does not depend on other records (parallel composition).
     """
     spent = [accounting.epsilon(events, delta=delta) for events in clients.values()]
-    every = [event for events in clients.values() for event in events]
-    return Bound(
-        max((each.value for each in spent), default=0.0),
-        check_delta(delta),
-        accounting.accountant_of(every),
-    )
+    nothing = accounting.epsilon([], delta=delta)
+    worst = max(spent, key=lambda each: each.value, default=nothing)
+    return Bound(worst.value, worst.delta, worst.accountant)
 
 
 def sequential(parts: Sequence[Sequence[Event]], *, delta: float) -> Bound:
@@ -228,8 +225,7 @@ def replace_one(events: Sequence[Event], *, delta: float) -> Bound:
     public: larger, for Gaussian releases by somewhat more than a factor of two.
 
     By PLD alone: dp-accounting's Renyi accountant ignores the doubled sensitivity.
-    Infinite above ``MAX_EPSILON``.  Raises UsageError for discrete events, which have
-    no PLD.
+    Infinite above ``MAX_EPSILON``.  Raises UsageError for discrete events.
     """
     delta = check_delta(delta)
     counts = _gaussian_counts(events)

@@ -31,7 +31,7 @@ SCHEMA: Final = "secure-fl/report/2"
 # The grid on which epsilon is computed by default; part of the report's meaning.
 INTERVAL: Final = 1e-4
 # Known answers of runs with sums alone: reports from before there were any have none.
-_OF_SUMS: Final = ("skellam-rdp",)
+_OF_SUMS: Final = ("skellam-rdp", "skellam-pld")
 
 
 @final
@@ -166,14 +166,16 @@ def build_report(
 
 
 def _accounting(plan: Plan, exports: Mapping[str, LedgerExport]) -> dict[str, Any]:
-    """Renyi DP where any release is of a sum, for there is no second method; or PLD."""
-    charged = (event for export in exports.values() for event in export.charged())
-    sums = any(isinstance(event, Skellam | DiscreteGaussian) for event in charged)
+    """PLD, beside Renyi DP where Skellam noise is in shares; or Renyi DP alone."""
+    charged = [event for export in exports.values() for event in export.charged()]
+    skellam = any(isinstance(event, Skellam) for event in charged)
+    sums = skellam or any(isinstance(event, DiscreteGaussian) for event in charged)
+    primary = "PLD-or-RDP" if skellam else "RDP" if sums else "PLD"
     # Where its points are too few or too many, a multiple or a fraction of it.
     grid = {"interval": INTERVAL, "adapted": True, "bound": "upper"}
     return {
-        "primary": "RDP" if sums else "PLD",
-        "discretisation": None if sums else grid,
+        "primary": primary,
+        "discretisation": None if primary == "RDP" else grid,
         "cross_checks": [] if sums else ["RDP", "RDP-integer-orders"],
         "adjacency": plan.privacy.adjacency,
         "known_answers": [

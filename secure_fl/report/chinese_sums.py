@@ -127,12 +127,19 @@ CHINESE_SUMS: Final[Mapping[str, str]] = {
     "使用。",
     "sampling.full.client": "不采样：每个客户端都参加它所到达的每一轮。",
     "composition.across.parallel.client": "跨客户端不累加：每个客户端各为一个单位。",
+    "accounting.PLD-or-RDP": "epsilon 取两个上界中较小的一个。其一由 Renyi 差分隐私"
+    "（RDP）在 2 到 512 的整数阶上计算。其二把 Skellam 噪声当作取整后的高斯噪声，并把二"
+    "者之差（已有证明）计入 delta；不采样时用闭式公式，否则由隐私损失分布（PLD）在步长"
+    "为 {interval} 的网格上计算，步长也可取其几分之一或若干倍。若其中含有离散高斯噪声，"
+    "则只用 RDP。",
     "accounting.RDP": "epsilon 由 Renyi 差分隐私（RDP）在 2 到 512 的整数阶上计算，是上"
     "界。没有隐私损失分布（PLD）与之对照：在这种噪声下，损失取决于整个向量，而最坏的向"
     "量尚属未知。",
     "answers.caption.sums": "delta 为 1e-05 时的已知答案，由撰写本报告的程序重新计算",
     "answer.skellam-rdp": "采样率 0.05、Skellam 噪声分为 4 份的 100 个总和，按 RDP（由"
     "其公式以 60 位数字算得）",
+    "answer.skellam-pld": "采样率 0.01、Skellam 噪声较大（为敏感度的 0.7 倍）的 120 个"
+    "总和，按 PLD（当作高斯噪声：取自 TensorFlow Privacy 的测试）",
     # -- randomness and numbers
     "randomness.noise.distributed": "噪声",
     "source.opendp": "opendp 自己的安全随机数发生器",

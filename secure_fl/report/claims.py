@@ -217,7 +217,7 @@ def _figures(
         if claim["limit"] is not None:
             cells["limit"] = at(report, *place, "limit") if limited else ""
         cells["no_amplification"] = at(report, *where, "epsilon_without_amplification")
-        if report["accounting"]["primary"] == "PLD":  # else it is the only method
+        if report["accounting"]["primary"] != "RDP":  # else it is the only method
             cells["rdp"] = at(report, *where, "epsilon_rdp")
         cells["this_run"] = "" if whole else at(report, *where, "epsilon_this_run")
         cells["charged"] = "" if whole else at(report, *where, "releases_charged")

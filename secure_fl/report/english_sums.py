@@ -162,6 +162,12 @@ ENGLISH_SUMS: Final[Mapping[str, str]] = {
     "reaches.",
     "composition.across.parallel.client": "Across clients nothing adds up: each client "
     "is a unit of its own.",
+    "accounting.PLD-or-RDP": "Epsilon is the smaller of two upper bounds. One is by "
+    "Renyi DP (RDP) at whole orders from 2 to 512. The other takes Skellam noise for "
+    "Gaussian noise that is rounded, and adds to delta what the two differ by, which "
+    "is proved; it is in closed form where nothing is sampled, and else from privacy "
+    "loss distributions (PLD) on a grid with steps of {interval}, or a fraction or a "
+    "multiple of it. Where discrete Gaussian noise is among it, only RDP counts.",
     "accounting.RDP": "Epsilon is computed by Renyi DP (RDP) at whole orders from 2 to "
     "512, and is an upper bound. No privacy loss distribution (PLD) stands beside it: "
     "under this noise the loss depends on the whole vector, and no worst vector is "
@@ -170,6 +176,9 @@ ENGLISH_SUMS: Final[Mapping[str, str]] = {
     "program that wrote this report",
     "answer.skellam-rdp": "100 sums at sampling rate 0.05 with Skellam noise in 4 "
     "shares, by RDP (its formula, with 60 digits)",
+    "answer.skellam-pld": "120 sums at sampling rate 0.01 with much Skellam noise, 0.7 "
+    "times the sensitivity, by PLD (as Gaussian noise: from the tests of TensorFlow "
+    "Privacy)",
     # -- randomness and numbers
     "randomness.noise.distributed": "noise",
     "source.opendp": "opendp's own secure generator",

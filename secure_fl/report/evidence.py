@@ -13,6 +13,7 @@ is found wrong here is in the transcript, whoever put it there.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, NoReturn, final
 
@@ -103,12 +104,15 @@ def read_log(plan: Plan, transcript: Transcript) -> Log:
     _check_start(plan, start)
     _check_endorsements(plan, cursor)
     attempts: list[Opening] = []
+    survived: set[str] = set()
     while cursor.kind in ("message", "failure", "round"):
         opening = _read_opening(cursor)
         _check_place(attempts[-1] if attempts else None, opening)
         attempts.append(opening)
         if opening.opened:
-            _check_signatures(plan, cursor, opening.end, _survivors(plan, opening.end))
+            survivors = _survivors(plan, opening.end)
+            _check_signatures(plan, cursor, opening.end, may=survivors, must=[])
+            survived.update(survivors)
     if not attempts or attempts[-1].round_index != plan.rounds.count - 1:
         fail(
             f"the log does not reach the last of the plan's {plan.rounds.count} rounds",
@@ -118,7 +122,8 @@ def read_log(plan: Plan, transcript: Transcript) -> Log:
     if not rounds:
         fail("no round was opened")
     artefacts = cursor.take("artefacts")
-    _check_signatures(plan, cursor, artefacts, _survivors(plan, rounds[-1]))
+    signers = [name for name in plan.names if name in survived]
+    _check_signatures(plan, cursor, artefacts, may=signers, must=signers)
     if cursor.kind:
         fail(f"something follows after the last signature: {cursor.kind}")
     before = Transcript(transcript.run_id)
@@ -195,15 +200,20 @@ def _survivors(plan: Plan, entry: Entry) -> list[str]:
 
 
 def _check_signatures(
-    plan: Plan, cursor: _Cursor, entry: Entry, members: list[str]
+    plan: Plan,
+    cursor: _Cursor,
+    entry: Entry,
+    *,
+    may: Collection[str],
+    must: Collection[str],
 ) -> None:
-    """The aggregator's and every survivor's, each once, right behind ``entry``."""
+    """Right behind ``entry``: the aggregator's, and members', each at most once."""
     what = (
         "the last entry" if entry.kind == "artefacts" else (f"round {entry.integer(0)}")
     )
     keys = {m.name: m.public_key for m in plan.roster.members}
     keys[""] = plan.aggregator_key
-    left = ["", *members]
+    left = ["", *may]
     while cursor.kind == "signature":
         signature = cursor.take("signature")
         signer = signature.text(0)
@@ -215,8 +225,8 @@ def _check_signatures(
         ):
             fail(f"the signature of {who} over {what} does not hold")
         left.remove(signer)
-    if left:
-        names = ", ".join(name or "the aggregator" for name in left)
+    if missing := [name for name in left if not name or name in must]:
+        names = ", ".join(name or "the aggregator" for name in missing)
         fail(f"{what} is not signed by {names}")
 
 

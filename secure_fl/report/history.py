@@ -96,7 +96,7 @@ def _event(event: Event) -> dict[str, Any]:
                 "shares": event.shares,
                 "colluding": event.colluding,
                 "l2": rounded(event.l2),
-                "l1": rounded(event.l1),
+                "values": event.values,
             }
         case DiscreteGaussian():
             return {

@@ -146,7 +146,7 @@ def _loss(report: Mapping[str, Any], claim: Mapping[str, Any]) -> dict[str, Any]
             [
                 _say(lineage, lineage=composition["lineage"]),
                 f"{_say('claim.no_amplification')}: {plain}",
-                *(rdp if report["accounting"]["primary"] == "PLD" else []),
+                *(rdp if report["accounting"]["primary"] != "RDP" else []),
                 groups,
                 f"{_say('profile.picture')}: {curve}",
                 "The number of privacy units is nominal: it is not counted.",

@@ -148,7 +148,7 @@ def test_a_sum_counts_with_its_shares_and_it_says_so(home: Path) -> None:
     assert told not in call(*args).out
     assert "colluders" not in call(*args, "--json").json["ledgers"][0]
     path = home / "clients" / "bank-a" / "ledger.sqlite"
-    event = Skellam(1.0, 1e8, shares=3, colluding=1, l2=1e3, l1=3e4)
+    event = Skellam(1.0, 1e8, shares=3, colluding=1, l2=1e3, values=900)
     with contextlib.closing(Ledger(path, client="bank-a")) as ledger:
         charge(ledger, RUNS[1], 9, event)
     lines = call(*args).out.splitlines()

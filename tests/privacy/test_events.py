@@ -34,16 +34,14 @@ MECHANISMS = st.one_of(
 SENSITIVITIES = st.floats(1, 1e50)
 SHARES, COLLUDING = st.integers(1, 1000), st.integers(0, 1000)
 DISCRETE = st.one_of(
-    st.tuples(SENSITIVITIES, SENSITIVITIES).flatmap(
-        lambda norms: st.builds(
-            Skellam,
-            rate=RATES,
-            variance=st.floats(1e-50, 1e50),
-            shares=SHARES,
-            colluding=COLLUDING,
-            l2=st.just(min(norms)),
-            l1=st.just(max(norms)),
-        )
+    st.builds(
+        Skellam,
+        rate=RATES,
+        variance=st.floats(1e-50, 1e50),
+        shares=SHARES,
+        colluding=COLLUDING,
+        l2=SENSITIVITIES,
+        values=st.integers(1, 2**53),
     ),
     st.builds(
         DiscreteGaussian,
@@ -105,7 +103,7 @@ def test_discrete_releases_have_one_byte_form() -> None:
         3: 3,
         4: 1,
         5: "4.0",
-        6: "5.0",
+        6: 5,
     }
     gaussian = DiscreteGaussian(1, np.float64(2), 3, 0, 4, 5)
     assert to_wire(gaussian) == {
@@ -139,8 +137,6 @@ def test_discrete_releases_have_one_byte_form() -> None:
         {"variance": 1e-51},
         {"variance": 1e51},
         {"variance": math.inf},
-        {"l1": 3.9},
-        {"l1": 1e51},
         {"deviation": 0.4},
         {"deviation": 1e51},
         {"values": 0},
@@ -149,9 +145,9 @@ def test_discrete_releases_have_one_byte_form() -> None:
     ],
 )
 def test_discrete_parameters_out_of_range_are_refused(change: dict[str, float]) -> None:
-    both = {"rate": 0.5, "shares": 3, "colluding": 1, "l2": 4.0}
-    skellam = {**both, "variance": 9.0, "l1": 5.0}
-    gaussian = {**both, "deviation": 2.0, "values": 5}
+    both = {"rate": 0.5, "shares": 3, "colluding": 1, "l2": 4.0, "values": 5}
+    skellam = {**both, "variance": 9.0}
+    gaussian = {**both, "deviation": 2.0}
     for kind, good in ((Skellam, skellam), (DiscreteGaussian, gaussian)):
         if change.keys() <= good.keys():
             kind(**good)  # type: ignore[arg-type]
@@ -168,7 +164,7 @@ def test_a_number_has_one_spelling(text: str) -> None:
         from_wire({0: "gaussian", 1: text})
 
 
-SKELLAM = Skellam(0.5, 9.0, 3, 1, 4.0, 5.0)
+SKELLAM = Skellam(0.5, 9.0, 3, 1, 4.0, 5)
 SUM = to_wire(SKELLAM)
 EXACT = to_wire(DiscreteGaussian(0.5, 2.0, 3, 1, 4.0, 5))
 assert isinstance(SUM, dict)
@@ -195,8 +191,8 @@ GOOD: wire.Value = {0: "gaussian", 1: "1.0"}
         {0: "non-private", 1: ""},
         {key: SUM[key] for key in range(6)},
         {0: "skellam", 1: "0.5", 2: "9.0", 3: 3, 4: "4.0", 5: "5.0"},  # none colluding
-        SUM | {6: "3.0"},
-        SUM | {6: 5},
+        SUM | {6: "5.0"},
+        SUM | {6: 0},
         SUM | {3: "3"},
         SUM | {4: "1"},
         SUM | {2: "1e300"},
@@ -221,14 +217,14 @@ def test_without_amplification_forgets_the_sampling_only() -> None:
     assert without_amplification(Repeated(step, 7)) == Repeated(Gaussian(1.5), 7)
     for event in (Gaussian(1.0), Repeated(Gaussian(1.0), 2), NonPrivate("x")):
         assert without_amplification(event) == event
-    assert without_amplification(SKELLAM) == Skellam(1.0, 9.0, 3, 1, 4.0, 5.0)
+    assert without_amplification(SKELLAM) == Skellam(1.0, 9.0, 3, 1, 4.0, 5)
 
 
 @pytest.mark.parametrize("colluding", [None, 3, 1000])
 def test_more_colluders_than_planned_leave_the_own_share(colluding: int | None) -> None:
     """The protection of that sum promises nothing against so many."""
-    skellam = Skellam(0.5, 9.0, 5, 2, 4.0, 5.0)
-    assert seen(skellam, colluding) == Skellam(0.5, 9.0, 1, 2, 4.0, 5.0)
+    skellam = Skellam(0.5, 9.0, 5, 2, 4.0, 5)
+    assert seen(skellam, colluding) == Skellam(0.5, 9.0, 1, 2, 4.0, 5)
     gaussian = DiscreteGaussian(0.5, 2.0, 5, 2, 4.0, 5)
     assert seen(gaussian, colluding) == DiscreteGaussian(0.5, 2.0, 1, 2, 4.0, 5)
     for few in (0, 1, 2):

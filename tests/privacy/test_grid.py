@@ -63,15 +63,34 @@ def noised(g: Grid, x: np.ndarray, seed: int | bytes = 0, key: bytes = KEY) -> A
 def test_a_step_left_out_is_fine(values: int, clip_norm: float) -> None:
     g = grid(values=values, clip_norm=clip_norm, word_bits=48)
     assert math.frexp(g.step)[0] == 0.5
-    added = math.sqrt(g.padded) * g.step
-    assert clip_norm / 2000 < added <= clip_norm / 1000
+    steps = max(1000 * math.sqrt(g.padded), 2**18)  # of the clip norm, at least
+    assert clip_norm / (2 * steps) < g.step <= clip_norm / steps
+
+
+@pytest.mark.parametrize(
+    ("clients", "bits", "least"),
+    [
+        (3, 32, 2**18),  # room for more
+        (8, 32, 2**18),
+        (9, 32, (2**31 - 1) / 9000),  # no more room than for this
+        (50, 32, (2**31 - 1) / 50_000),
+        (100, 32, 32_000),  # nor for this: the thousandth counts
+        (6, 24, 32_000),
+        (6, 64, 2**18),
+    ],
+)
+def test_narrow_words_have_coarser_steps(clients: int, bits: int, least: float) -> None:
+    g = grid(values=1000, clients=clients, word_bits=bits, noise_multiplier=0.5)
+    assert g.padded == 1024
+    assert 1 / (2 * least) < g.step <= 1 / least
+    assert g.clip > 10
 
 
 def test_numbers_of_one_plan() -> None:
     """Worked out by hand from the definitions, with a calculator."""
     g = grid(values=29_645, word_bits=32)
     assert g.padded == 32_768
-    assert g.step == 2.0**-18
+    assert g.step == 2.0**-18  # both the thousandth and 2^18 of them ask for it
     assert g.variance == (4 * 2**18) ** 2 / 4
     assert g.deviation == 2.0**19
     log = (15 + 1 + 40) * math.log(2) + math.log(100)
@@ -80,7 +99,8 @@ def test_numbers_of_one_plan() -> None:
     assert abs(bound - worked) < 2
     assert g.clip == (2**31 - 1 - bound) // 6 * g.step
     l2 = 2**18 * (1 + 1e-6) + math.sqrt(32_768)
-    assert g.event == Skellam(0.2, 2.0**38, 4, 2, l2, math.sqrt(32_768) * l2)
+    assert g.event == Skellam(0.2, 2.0**38, 4, 2, l2, 32_768)
+    assert g.event.l1 == math.sqrt(32_768) * l2
 
 
 def test_events_of_the_four_kinds_of_plan() -> None:
@@ -88,7 +108,7 @@ def test_events_of_the_four_kinds_of_plan() -> None:
     variance = (0.5 * 1024) ** 2 / 4
     record = 1024 * (1 + 1e-6) + 4
     whole = math.sqrt((1024 * (1 + 1e-6)) ** 2 + 4 + 1024 * (1 + 1e-6) + 2)
-    assert g.event == Skellam(0.2, variance, 4, 2, record, 4 * record)
+    assert g.event == Skellam(0.2, variance, 4, 2, record, 16)
     g = grid(values=16, step=2.0**-10, noise_multiplier=0.5, kind="discrete-gaussian")
     assert g.event == DiscreteGaussian(0.2, 256.0, 4, 2, record, 16)
     client: dict[str, Any] = {"unit": "client", "rate": 1.0}
@@ -96,7 +116,7 @@ def test_events_of_the_four_kinds_of_plan() -> None:
     assert isinstance(event, Skellam)
     assert event.rate == 1
     assert event.l2 == pytest.approx(whole, rel=1e-12)
-    assert event.l1 == pytest.approx(4 * whole, rel=1e-12)
+    assert event.values == 16
 
 
 def test_the_step_that_is_chosen_costs_little() -> None:
@@ -402,7 +422,12 @@ def test_noise_stays_below_its_bound_and_the_bound_is_near(
         ({"clip": 1e308, "step": 1e-5}, "protection.clip", "could wrap"),
         ({"word_bits": 20}, "protection.word_bits", "too few"),
         ({"word_bits": 8}, "protection.word_bits", "too few"),
-        ({"noise_multiplier": 3000.0}, "protection.word_bits", "too few"),
+        ({"noise_multiplier": 3000.0}, "protection.step", "too fine"),
+        (
+            {"noise_multiplier": 3000.0, "step": 1.5e-5},
+            "protection.word_bits",
+            "too few",
+        ),
         (
             {"kind": "discrete-gaussian", "values": 2**17 + 1, "word_bits": 48},
             "privacy.noise",
@@ -433,7 +458,10 @@ def test_the_coarsest_step_is_allowed_and_named() -> None:
     assert grid(values=4096, step=1 / 6400).step == 1 / 6400
     with pytest.raises(PlanError) as caught:
         grid(values=4096, step=1 / 6000)
-    assert repr(grid(values=4096).step) in caught.value.hint
+    assert repr(2.0**-16) in caught.value.hint
+    with pytest.raises(PlanError) as caught:
+        grid(values=4096, noise_multiplier=3000.0)
+    assert repr(2.0**-16) in caught.value.hint
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e300])

@@ -231,8 +231,8 @@ def test_the_numbers_of_the_mnist_tutorial(
 
 def test_the_self_check_is_known_answers() -> None:
     answers = self_check()
-    assert len(answers) == 6
-    assert len({answer.id for answer in answers}) == 6
+    assert len(answers) == 7
+    assert len({answer.id for answer in answers}) == 7
     for answer in answers:
         assert answer.got == pytest.approx(answer.expected, abs=1e-6)
     assert self_check() is answers

@@ -220,7 +220,7 @@ def test_a_sum_counts_in_the_view_that_is_asked_for(
     ledger: Ledger, view: int | None, shares: int
 ) -> None:
     """Of an earlier run's noise, against more than it was made for, a share is left."""
-    earlier = Skellam(1.0, 1e8, shares=4, colluding=2, l2=1e3, l1=3e4)
+    earlier = Skellam(1.0, 1e8, shares=4, colluding=2, l2=1e3, values=900)
     reserve(ledger, 0, event=earlier)
     left = dataclasses.replace(earlier, shares=shares)
     exact = epsilon([left, QUIET], delta=DELTA).value
@@ -236,7 +236,7 @@ def test_a_sum_counts_in_the_view_that_is_asked_for(
 
 
 def test_a_sum_is_charged_in_its_own_plans_view(ledger: Ledger) -> None:
-    event = Skellam(1.0, 1e8, shares=4, colluding=2, l2=1e3, l1=3e4)
+    event = Skellam(1.0, 1e8, shares=4, colluding=2, l2=1e3, values=900)
     limit = epsilon([event] * 2, delta=DELTA).value
     with pytest.raises(BudgetExceeded):
         reserve(ledger, 0, event=event, limit=limit / 2)  # where nobody says: all

@@ -20,6 +20,7 @@ from secure_fl.privacy import (
     PoissonGaussian,
     Repeated,
     accounting,
+    curves,
     delta_at,
     epsilon,
     gaussian,
@@ -185,7 +186,7 @@ def test_gaussian_releases_need_no_allowance() -> None:
 def test_known_answers_hardly_move(
     rate: float, noise: float, count: int, delta: float, moved: float
 ) -> None:
-    losses = accounting.curve([steps(rate, noise, count)])
+    losses = curves.curve([steps(rate, noise, count)])
     assert isinstance(losses, accounting.Losses)
     bare = accounting.Losses(losses.pld, 0.0).epsilon(delta)
     assert bare < losses.epsilon(delta) <= bare * (1 + moved)

@@ -79,8 +79,8 @@ def _exact(event: Event) -> Any:
 
 def _in_one_share(event: Event) -> Any:
     """The variance of all shares, said to be one client's own."""
-    rate, variance, l2, l1 = (float(event[i]) for i in (1, 2, 5, 6))
-    return to_wire(Skellam(rate, variance * event[3], 1, event[4], l2, l1))
+    rate, variance, l2 = (float(event[i]) for i in (1, 2, 5))
+    return to_wire(Skellam(rate, variance * event[3], 1, event[4], l2, event[6]))
 
 
 def _unprotected(lines: Lines) -> None:
@@ -108,8 +108,9 @@ def _ledgers() -> Iterator[Mutation]:
         "more noise in an event": _times(2, 1.5),
         "a last digit more of noise": _times(2, 1 + 1e-15),
         "less sensitivity in an event": _times(5, 0.999),
-        "less L1 sensitivity in an event": _times(6, 0.999),
-        "an L1 sensitivity below L2": lambda e: {**e, 6: repr(float(e[5]) / 2)},
+        "a value less in an event": lambda e: {**e, 6: e[6] - 1},
+        "an event with no values": lambda e: {**e, 6: 0},
+        "an event with values of another type": lambda e: {**e, 6: "128.0"},
         "a sensitivity below a step": lambda e: {**e, 5: "0.5"},
         "variance beyond any grid": lambda e: {**e, 2: "1e+51"},
         "another sampling rate in an event": _times(1, 0.5),
@@ -198,11 +199,13 @@ def _reports() -> Iterator[Mutation]:
         ("numerics", "place"): lambda place: "after-noise",
         ("numerics", "wrap"): lambda wrap: "impossible",
         ("accounting", "primary"): lambda kind: "PLD",
+        ("accounting", "discretisation"): lambda grid: None,
         ("accounting", "cross_checks"): lambda none: ["RDP"],
         ("accounting", "known_answers"): lambda rows: rows[:-1],
         ("releases", CLIENT, 0, "event", "shares"): altered,
         ("releases", CLIENT, 0, "event", "colluding"): altered,
         ("releases", CLIENT, 0, "event", "variance"): altered,
+        ("releases", CLIENT, 0, "event", "values"): altered,
         ("not_claimed",): lambda ids: ids[1:],
         ("epsilon_over_rounds", CLIENT, 1, "epsilon"): altered,
     }.items():

@@ -358,7 +358,9 @@ class Consortium:
         )
         for name in survivors:
             self.ledgers[name].released(reservations[name], now=self.now())
-        self.sign(entry, survivors)
+        # bank-d is cut off before it signs the first round: it signs the end.
+        signing = [n for n in survivors if (entry.integer(0), n) != (0, "bank-d")]
+        self.sign(entry, signing)
 
     def sign(self, entry: Entry, members: Sequence[str]) -> None:
         self.transcript.sign(self.aggregator)
@@ -399,7 +401,7 @@ class Consortium:
             self.masked_attempt((1, 1), absent=["bank-d"])
 
     def close(self) -> Made:
-        survivors = [str(n) for n in self.transcript.of_kind("round")[-1].rows(3)]
+        survivors = in_a_sum(self.plan, self.transcript)
         ledgers = {
             name: ledger.export(self.plan.lineage, identity=self.identities[name])
             for name, ledger in self.ledgers.items()
@@ -443,6 +445,12 @@ def finish(
         "report.html": render_html(report, METRICS).encode(),
         "report.txt": render_text(report, METRICS).encode(),
     }
+
+
+def in_a_sum(plan: Plan, transcript: Transcript) -> list[str]:
+    """Who was in any opened sum, and so signs the end."""
+    inside = {n for e in transcript.of_kind("round") for n in e.rows(3)}
+    return [n for n in plan.names if n in inside]
 
 
 def rows_of(files: Mapping[str, bytes]) -> list[wire.Value]:

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 
 import secure_fl as sfl
 from secure_fl.errors import VerificationError
-from secure_fl.privacy import Ledger, Skellam, epsilon, seen
+from secure_fl.privacy import Ledger, Skellam, epsilon, rdp_epsilon, seen
 from secure_fl.report import render_html, render_text, verify_run
 from secure_fl.report.figures import rounded
 from secure_fl.report.registry import registry_yaml
@@ -82,7 +82,8 @@ def test_each_view_has_its_own_figures(finished: sfl.Run) -> None:
     for claim, events in ((in_sum, twice), (share, alone)):
         known = rounded(epsilon(events, delta=delta).value)
         figures = claim["clients"]["clinic-a"]
-        assert figures["epsilon"] == figures["epsilon_rdp"] == known
+        assert figures["epsilon"] == known
+        assert figures["epsilon_rdp"] == rounded(rdp_epsilon(events, delta=delta))
         assert figures["epsilon_this_run"] == claim["consortium"]["epsilon"] == known
         assert claim["unit"] == unit
         assert claim["view"] == claim["id"]
@@ -133,8 +134,12 @@ def test_the_mechanism_is_the_grids(finished: sfl.Run) -> None:
     assert (told["values"], told["block"]) == (128, 128)
     noise = "opendp" if told["noise"] == "discrete-gaussian" else "aes-ctr"
     assert report["randomness"]["noise"] == noise
-    assert report["accounting"]["primary"] == "RDP"
-    assert report["accounting"]["known_answers"][-1]["id"] == "skellam-rdp"
+    exact = told["noise"] == "discrete-gaussian"
+    accounting = report["accounting"]
+    assert accounting["primary"] == ("RDP" if exact else "PLD-or-RDP")
+    assert (accounting["discretisation"] is None) == exact
+    known = [answer["id"] for answer in accounting["known_answers"]]
+    assert known[-2:] == ["skellam-rdp", "skellam-pld"]
     for row in report["releases"]["clinic-a"]:
         assert row["event"]["mechanism"] == told["noise"]
         assert row["event"]["shares"] == told["shares"]
@@ -164,7 +169,9 @@ def test_a_page_says_whose_view_it_is(finished: sfl.Run) -> None:
     for page in (render_html(report, {}), render_text(report, {})):
         told = one_line(page)
         assert "the claim does not need it" not in told
-        assert "privacy loss distributions (PLD) on a grid" not in told
+        exact = report["accounting"]["primary"] == "RDP"
+        assert ("No privacy loss distribution (PLD) stands beside it" in told) is exact
+        assert ("Epsilon is the smaller of two upper bounds" in told) is not exact
         assert "drawn in floating point" not in told
         assert "must not be lower" not in told
         assert "UNPROTECTED SUM" not in told
@@ -172,6 +179,13 @@ def test_a_page_says_whose_view_it_is(finished: sfl.Run) -> None:
         of_clients = report["privacy_unit"]["kind"] == "client"
         assert ("about one client, and how" in told) is of_clients
         assert ("no training record" in told) is not of_clients
+
+
+def test_of_two_bounds_a_page_shows_both(finished: sfl.Run) -> None:
+    report = report_of(finished)
+    two = report["accounting"]["primary"] == "PLD-or-RDP"
+    told = one_line(render_html(report, {}))
+    assert ("epsilon by RDP, a second method" in told) is two
 
 
 def test_a_view_without_a_bound_says_so(finished: sfl.Run) -> None:
@@ -210,7 +224,7 @@ def test_nothing_english_is_left(finished: sfl.Run) -> None:
 class WithAnEarlierSum(Consortium):
     """A run in local mode, whose members took part in a sum before."""
 
-    event = Skellam(1.0, variance=4e4, shares=4, colluding=1, l2=100.0, l1=1000.0)
+    event = Skellam(1.0, variance=4e4, shares=4, colluding=1, l2=100.0, values=100)
 
     def rounds(self) -> None:
         for ledger in self.ledgers.values():
@@ -240,7 +254,7 @@ def test_an_earlier_sum_counts_with_its_own_share_in_local_mode(tmp_path: Path) 
     verified = verify_run(folder)
     assert second(folder) == ""
     report = report_of(made)
-    assert report["accounting"]["primary"] == "RDP"
+    assert report["accounting"]["primary"] == "PLD-or-RDP"
     earlier, mine = WithAnEarlierSum.event, [made.plan.release] * 3
     alone = epsilon([seen(earlier, None), *mine], delta=1e-5)
     charged = epsilon([earlier, *mine], delta=1e-5)
@@ -254,7 +268,7 @@ class WithALaterSum(WithAnEarlierSum):
     """The members took part in a sum since, under a plan with no budget left to them:
     one share of its noise is too little for this one's."""
 
-    event = Skellam(1.0, variance=2500.0, shares=4, colluding=1, l2=100.0, l1=1000.0)
+    event = Skellam(1.0, variance=2500.0, shares=4, colluding=1, l2=100.0, values=100)
 
     def rounds(self) -> None:
         Consortium.rounds(self)

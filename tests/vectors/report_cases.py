@@ -195,7 +195,11 @@ LOG: list[tuple[str, str, Forgery]] = [
         "V-SIGN-1",
         resigned(set_field("endorsement", 1, bytes(64), at=1)),
     ),
-    ("a round not signed by a survivor", "V-SIGN-2", resigned(drop("signature", 2))),
+    (
+        "a round not signed by the aggregator",
+        "V-SIGN-2",
+        resigned(drop("signature", 0)),
+    ),
     ("a signature over a round twice", "V-SIGN-2", resigned(again("signature", 2))),
     ("a signature over a round forged", "V-SIGN-2", rechained(forged_signature(1))),
     ("a round signed by an outsider", "V-SIGN-2", resigned(signed_by_an_outsider)),
@@ -218,13 +222,11 @@ LOG: list[tuple[str, str, Forgery]] = [
 
 
 def fewer_survivors(log: Log) -> None:
-    """Round 0 is said to be the sum of three; the fourth does not sign it."""
+    """Round 0 is said to be the sum of three; the fourth signs nothing then."""
     log.body("round")[3] = BANKS[:3]
-    end = log.places("round")[0]
-    for place in [i for i in log.places("signature") if i > end][:5]:
+    for place in reversed(log.places("signature")):
         if log.rows[place][1][0] == "bank-d":
             del log.rows[place]
-            return
 
 
 # -- plan ------------------------------------------------------------------------------

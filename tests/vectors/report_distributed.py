@@ -29,7 +29,7 @@ from .report_parties import Kept
 # Of earlier runs of bank-a's data set: the first assumed as many to collude as this
 # run does, the second fewer, so that only bank-a's own share of it counts.
 EARLIER: tuple[Event, ...] = (
-    Skellam(0.5, 4e8, 3, 1, 8200.0, 65536.0),
+    Skellam(0.5, 4e8, 3, 1, 8200.0, 64),
     DiscreteGaussian(1.0, 80000.0, 3, 0, 8200.0, 64),
     PoissonGaussian(0.25, 4.0),
 )

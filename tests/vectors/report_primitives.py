@@ -17,7 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secure_fl import wire
-from secure_fl.privacy import Gaussian, NonPrivate, PoissonGaussian, accounting, seen
+from secure_fl.privacy import (
+    Gaussian,
+    NonPrivate,
+    PoissonGaussian,
+    accounting,
+    delta_at,
+    seen,
+)
 from secure_fl.privacy.events import (
     DiscreteGaussian,
     Event,
@@ -45,12 +52,12 @@ DESCRIPTION = {
     "grids": (
         "SPEC 3.8. `plan` has the entries that matter, without their tables; `members` "
         "is their number. `expect` is exact, but `noise`, which may differ by one, and "
-        "`clip` where the plan has none, which may differ by one step. `l1` only for "
-        "`skellam`. Plans with `refused`, which says why, are refused as V-PLAN-3."
+        "`clip` where the plan has none, which may differ by one step. Plans with "
+        "`refused`, which says why, are refused as V-PLAN-3."
     ),
     "epsilons": (
-        "FIELDS 5.6 and 4.5. `events` are rows of count and event in the form of SPEC "
-        "5.2, with field numbers as keys. `view` is how many collude, null for "
+        "FIELDS 5.6, 5.7 and 4.5. `events` are rows of count and event in the form of "
+        "SPEC 5.2, with field numbers as keys. `view` is how many collude, null for "
         "everybody else. Rows of `epsilon` are view, delta, epsilon; of `delta` view, "
         "epsilon, delta; of `group` view, delta, k, epsilon. Figures have 9 digits; "
         "agree within 1e-6 of the larger."
@@ -122,6 +129,7 @@ LARGER: Json = {
     "max_colluding": 2,
     "min_clients": 6,
 }
+COARSER: Json = {**LARGER, "step": "1.52587890625e-05"}
 GRIDS: list[Json] = [
     {},
     {
@@ -139,8 +147,9 @@ GRIDS: list[Json] = [
         "clip": "3.3",
         "word_bits": 40,
     },
-    LARGER,
-    {**LARGER, "clip": "3640.170623779297"},  # the most that fits, noise one off or not
+    LARGER,  # words have room for fewer than 2^18 steps to a clip norm
+    {**LARGER, "members": 60},  # and here for fewer than the rounding asks for
+    {**COARSER, "clip": "3640.170623779297"},  # the most that fits, or nearly
     {**CLIENTS, **EXACT, "values": 131072, "word_bits": 64},
     {"values": 1, "clip_norm": "0.3", "word_bits": 24, "count": 100000},
     {"word_bits": 64},  # more than binary64 has whole numbers for
@@ -150,7 +159,7 @@ REFUSED: list[tuple[str, Json]] = [
     ("sqrt(D) * step is above C / 100", {"step": "0.0009"}),
     ("clip is below C", {"clip": "0.4999"}),
     ("a sum may wrap", {"clip": "33000.0"}),
-    ("a sum may wrap by a step", {**LARGER, "clip": "3640.170639038086"}),
+    ("a sum may wrap by a step", {**COARSER, "clip": "3640.170639038086"}),
     ("no room beside the noise", {"word_bits": 16}),
     (
         "the largest clip beside the noise is below C",
@@ -161,7 +170,7 @@ REFUSED: list[tuple[str, Json]] = [
     ("C leaves no step", {"clip_norm": "1e-300"}),
     ("V is below 0.25", {**EXACT, "step": "0.0008", "noise_multiplier": "0.001"}),
     ("D is above 2^17", {**EXACT, "values": 131073}),
-    ("the event has a variance below 1e-50", {"noise_multiplier": "1e-30"}),
+    ("the event has a variance below 1e-50", {"noise_multiplier": "1e-31"}),
 ]
 
 
@@ -197,7 +206,6 @@ def grids() -> list[Json]:
     for changes in GRIDS:
         plan = {**PLAN, **changes}
         grid = grid_of(plan)
-        event = grid.event
         expect: Json = {
             "block": block(grid.values),
             "words": grid.padded,
@@ -206,10 +214,8 @@ def grids() -> list[Json]:
             "clip": float_to_text(grid.clip),
             "variance": float_to_text(grid.variance),
             "noise": bound_of(plan, grid),
-            "l2": float_to_text(event.l2),
+            "l2": float_to_text(grid.event.l2),
         }
-        if isinstance(event, Skellam):
-            expect["l1"] = float_to_text(event.l1)
         out.append({"plan": plan, "expect": expect})
     return out + [{"plan": {**PLAN, **c}, "refused": why} for why, c in REFUSED]
 
@@ -217,17 +223,30 @@ def grids() -> list[Json]:
 # -- epsilons --------------------------------------------------------------------------
 
 Releases = Sequence[tuple[int, Event]]
-OF_RECORDS = Skellam(0.25, 33554432.0, 2, 1, 8197.66504624949, 46372.99635279158)
+OF_RECORDS = Skellam(0.25, 33554432.0, 2, 1, 8197.66504624949, 32)
+FINER = Skellam(0.25, 34359738368.0, 2, 1, 262149.91908624949, 32)
+ALWAYS = Skellam(1.0, 549755813888.0, 2, 1, 262149.91908624949, 32)
 OF_CLIENTS = DiscreteGaussian(1.0, 34755.71250888118, 2, 1, 8192.508837615876, 32)
 EPSILONS: list[tuple[str, Releases]] = [
-    ("the known answer", [(100, Skellam(0.05, 100.0, 4, 1, 10.0, 40.0))]),
+    ("the known answer", [(100, Skellam(0.05, 100.0, 4, 1, 10.0, 16))]),
     ("sums of records", [(25, OF_RECORDS)]),
+    ("on a finer grid", [(25, FINER)]),
+    ("without sampling, beside Gaussian releases", [(25, ALWAYS), (2, Gaussian(12.0))]),
+    (
+        "sampled and not, beside others",
+        [(5, FINER), (5, ALWAYS), (20, PoissonGaussian(0.05, 1.5))],
+    ),
+    (
+        "a variance of 10000 is enough, and less is not",
+        [(3, Skellam(0.25, 5000.0, 2, 1, 20.0, 1))],
+    ),
+    ("less than 10000", [(3, Skellam(0.25, 4999.0, 2, 1, 20.0, 1))]),
     ("sums of clients, exact", [(10, OF_CLIENTS)]),
     (
         "of several runs, which assumed unlike numbers to collude",
         [
-            (8, Skellam(0.2, 450000.0, 3, 2, 1011.3, 11441.2)),
-            (3, Skellam(1.0, 9000000.0, 5, 0, 1011.3, 11441.2)),
+            (8, Skellam(0.2, 450000.0, 3, 2, 1011.3, 128)),
+            (3, Skellam(1.0, 9000000.0, 5, 0, 1011.3, 128)),
             (5, DiscreteGaussian(0.1, 900.0, 4, 1, 1011.3, 128)),
             (20, PoissonGaussian(0.05, 1.5)),
             (2, Gaussian(12.0)),
@@ -239,19 +258,19 @@ EPSILONS: list[tuple[str, Releases]] = [
     ),
     (
         "a share so small that the bound by L1 alone counts",
-        [(3, Skellam(0.1, 2.0, 30, 1, 2.0, 4.0))],
+        [(3, Skellam(0.1, 2.0, 30, 1, 2.0, 4))],
     ),
-    ("a rate that counts as 1e-6", [(7, Skellam(1e-9, 4.0, 2, 1, 3.0, 9.0))]),
+    ("a rate that counts as 1e-6", [(7, Skellam(1e-9, 4.0, 2, 1, 3.0, 9))]),
     (
         "a rate that counts as 1, and one that just does not",
         [
-            (1, Skellam(1 - 2.0**-40, 100.0, 2, 1, 3.0, 9.0)),
-            (1, Skellam(0.999998, 100.0, 2, 1, 3.0, 9.0)),
+            (1, Skellam(1 - 2.0**-40, 100.0, 2, 1, 3.0, 9)),
+            (1, Skellam(0.999998, 100.0, 2, 1, 3.0, 9)),
         ],
     ),
     (
         "enough noise in the sum, and not in a share",
-        [(1, Skellam(1.0, 50.0, 1000, 1, 300.0, 90000.0))],
+        [(1, Skellam(1.0, 50.0, 1000, 1, 300.0, 90000))],
     ),
     (
         "and one without noise",
@@ -289,7 +308,7 @@ def epsilons(about: str, releases: Releases) -> Json:
             for d in DELTAS
         ],
         "delta": [
-            [view, float_to_text(e), figure(accounting.delta_at(es, epsilon=e))]
+            [view, float_to_text(e), figure(delta_at(es, epsilon=e))]
             for view, es in views
             for e in PLACES_OF_DELTA
         ],

@@ -144,8 +144,7 @@ def _published(made: Made, kept: bytes | None) -> Made:
     log.entries = made.transcript.entries[: old.sequence]
     artefacts = log.append("artefacts", {0: rows_of(files)})
     log.sign(made.aggregator)
-    for name in log.of_kind("round")[-1].rows(3):
-        assert isinstance(name, str)
+    for name in support.in_a_sum(made.plan, log):
         signature = countersign(made.identities[name], artefacts.hash)
         log.add_signature(name, artefacts, signature)
     files[TRANSCRIPT] = log.to_bytes()

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := ckks,train,hf,exact,report,examples,dev
+EXTRAS := ckks,train,hf,exact,flower,report,examples,dev
 # One process per core, each with one thread: the tests are many and small.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses=auto --maxprocesses=4 --dist=worksteal
 # One file pins what must be pinned; see README, "Choosing a PyTorch build".
@@ -67,7 +67,7 @@ $(FLOWER_STAMP): pyproject.toml constraints.txt
 	@test -d $(FLOWER) || $(PYTHON) -m venv $(FLOWER)
 	@echo "installing secure-fl and flwr into $(FLOWER) (once)"
 	@$(FLOWER)/bin/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable . flwr==1.41.0
+		--constraint constraints.txt --editable ".[flower]"
 	@touch $@
 
 bench-flower: $(FLOWER_STAMP)

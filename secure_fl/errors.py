@@ -3,8 +3,8 @@
 
 The class says who: you (:class:`UsageError`, :class:`PlanError`), the evidence
 (:class:`VerificationError`), a peer (:class:`ProtocolError` and below), nobody
-(:class:`BudgetExceeded`) or the machinery (:class:`EngineError`).  ``exit_code`` is
-what the command line leaves with.
+(:class:`BudgetExceeded`, :class:`ConsentRefused`) or the machinery
+(:class:`EngineError`).  ``exit_code`` is what the command line leaves with.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Self
 
 __all__ = [
     "BudgetExceeded",
+    "ConsentRefused",
     "EngineError",
     "FaultyAggregator",
     "FaultyClient",
@@ -173,6 +174,23 @@ class BudgetExceeded(SecureFLError):
         self.projected = projected
         self.limit = limit
         self.delta = delta
+
+
+class ConsentRefused(SecureFLError):
+    """This client's own policy does not allow it; nothing was drawn, nothing charged.
+
+    ``file`` and ``line`` say where it stands; line 0: the file has no line that allows
+    it.  The message quotes the policy: it is for this client's eyes.
+    """
+
+    exit_code = 4
+    default_hint = "ask for a plan that keeps to it; only this client changes its file"
+
+    def __init__(self, message: str, *, file: str, line: int, hint: str = "") -> None:
+        where = f"{file} line {line}" if line else file
+        super().__init__(f"{where}: {message}", hint=hint)
+        self.file = file
+        self.line = line
 
 
 class EngineError(SecureFLError):

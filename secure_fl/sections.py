@@ -61,11 +61,16 @@ class Parties(_Section):
 
 
 class Rounds(_Section):
-    """``spare`` releases are budgeted beyond ``count``, for attempts that crash."""
+    """``spare`` releases are budgeted beyond ``count``, for attempts that crash.
+
+    ``train_early``: across machines members train while keys are exchanged.  It saves
+    their seconds, and charges a release for an attempt that too few have joined.
+    """
 
     count: Annotated[int, Field(ge=1, le=100_000)]
     spare: Annotated[int, Field(ge=0, le=1000)] = 1
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 2
+    train_early: bool = False
 
 
 class Privacy(_Section):

@@ -30,6 +30,8 @@ __all__ = [
     "Transcript",
     "check_extension",
     "countersign",
+    "genesis",
+    "read_entries",
 ]
 
 SPEC: Final = "secure-fl/transcript/1"
@@ -235,6 +237,19 @@ def countersign(identity: Identity, head: bytes) -> bytes:
 def check_signature(public_key: bytes, head: bytes, signature: bytes) -> bool:
     """Whether ``signature`` is ``public_key``'s over the entry with hash ``head``."""
     return wire.verify(public_key, signature, _SIGN, head)
+
+
+def read_entries(data: Sequence[bytes], *, first: int) -> list[Entry]:
+    """A piece of a log: entries one behind the other, the first with its place.
+
+    Raises ProtocolError unless they form one chain; what the first follows on is for
+    :func:`check_extension` to check.
+    """
+    out: list[Entry] = []
+    for sequence, item in enumerate(data, start=first):
+        before = out[-1].hash if out else wire.Fields(wire.decode(item)).bytes_(1)
+        out.append(_parse(item, sequence=sequence, before=before))
+    return out
 
 
 def check_extension(

@@ -22,6 +22,7 @@ CODES = {
     "FaultyKeyHolder": 3,
     "TooFewClients": 3,
     "BudgetExceeded": 4,
+    "ConsentRefused": 4,
     "EngineError": 5,
 }
 

@@ -222,7 +222,11 @@ def test_a_participant_signs_what_it_has_read(world: World) -> None:
     signature = participant.countersign(world.log.entries, entry)
     public = world.identities["clinic-a"].public_key
     assert check_signature(public, entry.hash, signature)
-    with pytest.raises(FaultyAggregator):  # nothing new to sign
+    # The answer may have been lost on its way; an older one is not signed again.
+    assert participant.countersign(world.log.entries, entry) == signature
+    note(world, (0, 0), "clinic-b", b"\xa1\x00\x01")
+    participant.countersign(world.log.entries, world.log.entries[-1])
+    with pytest.raises(FaultyAggregator):
         participant.countersign(world.log.entries, entry)
 
 
@@ -234,12 +238,33 @@ def test_a_message_of_a_failed_attempt_may_be_missing(world: World) -> None:
     participant.countersign(world.log.entries, world.log.entries[-1])
 
 
-def test_a_message_of_this_attempt_may_not(world: World) -> None:
+@pytest.mark.parametrize("survivors", [["clinic-a", "clinic-b"], ["clinic-b"]])
+def test_a_message_of_an_opened_attempt_may_not(
+    world: World, survivors: list[str]
+) -> None:
+    """Unless it was opened without us: what was lost on its way is nobody's fault."""
     participant = world.participants["clinic-a"]
     participant.open(0, 0, MODEL)
-    world.log.append("failure", {0: 0, 1: 0, 2: "nothing happened", 3: ""})
+    digest = bytes(32)
+    entry = world.log.append(
+        "round",
+        {
+            0: 0,
+            1: 0,
+            2: digest,
+            3: survivors,
+            4: len(survivors),
+            5: digest,
+            6: 0,
+            7: digest,
+            8: digest,
+        },
+    )
+    if "clinic-a" not in survivors:
+        participant.countersign(world.log.entries, entry)
+        return
     with pytest.raises(FaultyAggregator, match="as we sent them"):
-        participant.countersign(world.log.entries, world.log.entries[-1])
+        participant.countersign(world.log.entries, entry)
 
 
 # -- what is parked -----------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import NoReturn, Protocol, final
+from typing import Final, NoReturn, Protocol, final
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -38,6 +38,8 @@ from .session import SPEC, Session
 
 __all__ = ["KeyHolder", "Record"]
 
+_PARKED: Final = "secure-fl/parked-context/1"
+
 
 class Record(Protocol):
     """What must outlive a crash: a keystore will do."""
@@ -51,24 +53,24 @@ class Record(Protocol):
 
 @final
 class _Open:
-    """A context between call and request: our key for it, and the aggregator's."""
+    """A context between call and request: what called for it, and our key for it."""
 
-    __slots__ = ("aggregator", "key", "session")
+    __slots__ = ("call", "key", "session")
 
-    def __init__(
-        self, session: Session, key: X25519PrivateKey, aggregator: bytes
-    ) -> None:
+    def __init__(self, session: Session, key: X25519PrivateKey, call: Call) -> None:
         self.session = session
         self.key = key
-        self.aggregator = aggregator
+        self.call = call
 
 
 @final
 class KeyHolder:
     """Releases the sum of at least ``min_clients`` keys, once per run and round.
 
-    One context is open at a time; its private key is in memory only, and gone with the
-    answer.  Not printable, copyable or picklable.
+    One context is open at a time; its private key is gone with the answer.  Until then
+    it is in memory, or, where a process ends between call and request, *parked*:
+    ``park`` takes the context out as bytes for the keystore, ``unpark`` puts it back,
+    once.  Not printable, copyable or picklable.
     """
 
     __slots__ = (
@@ -111,6 +113,44 @@ class KeyHolder:
             request = Request.decode(message, self._open.session)
             return self._on_request(self._open, request)
 
+    def park(self) -> bytes:
+        """Take the open context out.  The bytes hold its private key: for a keystore.
+
+        Nothing is open here afterwards.  Empty where nothing was.
+        """
+        with self._lock:
+            opened, self._open = self._open, None
+        if opened is None:
+            return b""
+        key = opened.key.private_bytes_raw()
+        return wire.encode([_PARKED, opened.call.encode(), key])
+
+    def unpark(self, data: bytes) -> None:
+        """Go on from what :meth:`park` gave, in place of what is open here.
+
+        Caller must have taken ``data`` out exactly once, never from a copy: a context
+        that is answered twice gives single keys away.  Raises UsageError where another
+        version, or the key holder of another plan, parked it.
+        """
+        opened = self._unparked(data) if data else None
+        with self._lock:
+            self._open = opened
+
+    def _unparked(self, data: bytes) -> _Open:
+        try:
+            match wire.decode(data):
+                case [str(spec), bytes(message), bytes(key)] if spec == _PARKED:
+                    call = Call.decode(message)
+                    session = self._session_of(call)
+                    if session.ctx == call.ctx:
+                        return _Open(session, keys.private_key(key), call)
+        except (SecureFLError, ValueError):
+            pass
+        raise UsageError(
+            "another version of secure-fl, or another plan, parked this key holder",
+            hint="finish the run with the version it was begun with",
+        )
+
     # -- the call (SPEC 6.1) ---------------------------------------------------------
 
     def _on_call(self, call: Call, random: bytes) -> bytes:
@@ -135,7 +175,7 @@ class KeyHolder:
         key = keys.private_key(
             keys.derive(random, salt=session.ctx, label=f"{SPEC} holder key", parts=[])
         )
-        self._open = _Open(session, key, call.key)
+        self._open = _Open(session, key, call)
         public = keys.public_key(key)
         signature = self._identity.sign(HOLDER_KEY_LABEL, session.ctx, public)
         return HolderKey(public, signature).encode(session)
@@ -179,7 +219,7 @@ class KeyHolder:
         self._begin(_released(session))
         rows = tuple((r.client, r.payload, r.claim) for r in request.rows)
         opening = Opening(total, tuple(seeds)).encode(session)
-        box = keys.seal(opening, opened.aggregator, info=release_info(session))
+        box = keys.seal(opening, opened.call.key, info=release_info(session))
         unsigned = Release(rows, box, b"")
         signature = self._identity.sign(RELEASE_LABEL, *unsigned.signed(session))
         return Release(rows, box, signature).encode(session)

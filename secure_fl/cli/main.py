@@ -17,7 +17,20 @@ import click
 
 from .. import __version__
 from ..errors import SecureFLError
-from . import bench, keyholder, keys, ledger, plan, results, run
+from . import (
+    bench,
+    certificates,
+    join,
+    keyholder,
+    keys,
+    ledger,
+    node,
+    plan,
+    policy,
+    results,
+    run,
+    watch,
+)
 from .output import say
 
 __all__ = ["cli", "main"]
@@ -39,9 +52,15 @@ def cli() -> None:
 
 
 cli.add_command(plan.group)
+cli.add_command(policy.group)
 cli.add_command(keys.group)
+cli.add_command(join.join)
+cli.add_command(join.leave)
 cli.add_command(run.command)
+cli.add_command(node.command)
 cli.add_command(keyholder.command)
+cli.add_command(certificates.group)
+cli.add_command(watch.command)
 cli.add_command(results.report)
 cli.add_command(results.verify)
 cli.add_command(ledger.group)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from importlib import resources
@@ -12,11 +13,14 @@ from typing import Any
 import click
 
 from ..ckks import key_bits
-from ..errors import UsageError
+from ..engines.forecast import EXCHANGE_SECONDS, MEGABITS, forecast
+from ..engines.setup import start_model
+from ..errors import PlanError, UsageError
 from ..fixedpoint import packed_size
-from ..identity import Identity
+from ..identity import Identity, key_to_text
 from ..model import GlobalModel
 from ..plan import Plan, endorse, load_plan
+from ..randomness import SystemRandom
 from .keys import passphrase_option, secret_bytes
 from .output import output_option, put
 
@@ -38,11 +42,29 @@ def new(output: Path | None) -> None:
 
 @group.command("check")
 @click.argument("file", metavar="PLAN", type=click.Path(path_type=Path))
+@click.option(
+    "--latency",
+    type=click.FloatRange(0),
+    default=EXCHANGE_SECONDS,
+    show_default=True,
+    help="Seconds that one exchange with all members takes, whatever its size.",
+)
+@click.option(
+    "--bandwidth",
+    type=click.FloatRange(0, min_open=True),
+    default=MEGABITS,
+    show_default=True,
+    help="Of the aggregator's link, in megabits a second.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def check(file: Path, as_json: bool) -> None:
-    """Check PLAN and print what follows from it."""
+def check(file: Path, latency: float, bandwidth: float, as_json: bool) -> None:
+    """Check PLAN and print what follows from it.
+
+    What a run across machines is going to cost is predicted: bytes from the formats,
+    seconds of work from measurements on two cores. No training is in them.
+    """
     plan = load_plan(file)
-    facts = describe(plan)
+    facts = describe(plan, latency=latency, bandwidth=bandwidth)
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
@@ -51,10 +73,13 @@ def check(file: Path, as_json: bool) -> None:
         click.echo(f"{key.replace('_', ' '):{width}}  {value}")
 
 
-def describe(plan: Plan) -> dict[str, Any]:
+def describe(
+    plan: Plan, *, latency: float = EXCHANGE_SECONDS, bandwidth: float = MEGABITS
+) -> dict[str, Any]:
     """What members compare before they sign: hash, safety numbers, costs.
 
-    Raises PlanError where a distributed plan leaves the model's size open.
+    ``latency`` (seconds) and ``bandwidth`` (megabits a second) are what is predicted
+    from.  Raises PlanError where a distributed plan leaves the model's size open.
     """
     own_hash = plan.hash.hex()
     size = _model_size(plan)
@@ -91,6 +116,11 @@ def describe(plan: Plan) -> dict[str, Any]:
         facts.update(_sizes(plan, size))
         if plan.protection.keep_vectors:
             facts["kept_bytes_in_the_folder"] = _kept(plan, facts)
+        if plan.protection.kind != "plain":
+            predicted = forecast(
+                plan, size, exchange_seconds=latency, megabits=bandwidth
+            )
+            facts.update(predicted.facts())
     return facts
 
 
@@ -154,6 +184,47 @@ def _model_size(plan: Plan) -> int | None:
     )
     sizes = [inputs, *plan.model.hidden, len(plan.data.classes)]
     return sum((a + 1) * b for a, b in itertools.pairwise(sizes))
+
+
+@group.command("complete")
+@click.argument("file", metavar="PLAN", type=click.Path(path_type=Path))
+@click.option(
+    "--start",
+    type=click.Path(path_type=Path),
+    help="The model that all start from (safetensors), where the plan names none.",
+)
+@output_option
+def complete(file: Path, start: Path | None, output: Path | None) -> None:
+    """Write the plan that members sign, from PLAN.
+
+    PLAN names every key. Added are what a run needs beside them: a run id, the noise
+    that follows from epsilon, and the hash of the model at the start.
+    """
+    plan = load_plan(file)
+    if plan.run_id is not None:
+        raise UsageError(
+            f"{file} is complete: it has a run id",
+            hint="for another run, complete the plan that this one was made from",
+        )
+    keys = {m.name: key_to_text(m.public_key) for m in plan.roster.members}
+    aggregator = key_to_text(plan.aggregator_key)
+    holder = key_to_text(plan.keyholder_key) if plan.has_keyholder else None
+    model = start_model(plan, None if start is None else GlobalModel.load(start))
+    digest = hashlib.sha256(model.to_bytes()).hexdigest()
+    if plan.model.start_sha256 not in (None, digest):
+        raise PlanError(
+            "the start is another model",
+            key="model.start_sha256",
+            hint="leave it out, or take the file of this hash",
+        )
+    completed = plan.with_values(model.size).completed(
+        keys=keys,
+        aggregator=aggregator,
+        keyholder=holder,
+        run_id=SystemRandom().bytes(16),
+        start_sha256=digest,
+    )
+    put(completed.source.decode(), output)
 
 
 @group.command("sign")

@@ -16,7 +16,7 @@ from ..fixedpoint import Encoding, Word, finest_step
 from ..identity import Identity, Member, Roster
 from ..randomness import SystemRandom
 from ..round import Aggregation, MaskingClient, MaskingCollecting, Outgoing
-from .exchange import Dropout, exchange
+from .exchange import Dropout, by_threads, exchange
 
 __all__ = ["secure_sum"]
 
@@ -114,7 +114,7 @@ def secure_sum(
     dropouts: list[Dropout] = []
     opened = exchange(
         aggregation,
-        holders,
+        by_threads(holders),
         {name: h.protection.first() for name, h in holders.items()},
         dropouts=dropouts,
         log=lambda sender, receiver, message: None,

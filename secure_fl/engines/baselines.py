@@ -16,7 +16,7 @@ from ..model import GlobalModel
 from ..plan import Plan
 from ..privacy import Ledger, Reservation, Unprotected
 from ..randomness import SystemRandom
-from .simulation import Trainer
+from .local import Trainer
 
 __all__ = ["Alone", "train_alone"]
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, final
 
-from .exchange import Link
+from .clients import Take, Tell
 
-__all__ = ["Costs", "Metered"]
+__all__ = ["Costs"]
 
 
 @dataclass
@@ -64,6 +64,26 @@ class Costs:
                 self._now.messages += 1
                 self._now.bytes_down += len(message)
 
+    def metered(self, tell: Tell) -> Tell:
+        """``tell``, with all messages counted, those that nobody takes included."""
+
+        def told(messages: Mapping[str, bytes], take: Take) -> None:
+            for message in messages.values():
+                self.down(message)
+            tell(messages, lambda client, pieces: take(client, self._counted(pieces)))
+
+        return told
+
+    def _counted(self, pieces: Iterable[bytes]) -> Generator[bytes]:
+        """The same pieces; ``pieces`` is closed with the generator that is returned."""
+        try:
+            for piece in pieces:
+                self.up(piece)
+                yield piece
+        finally:
+            if isinstance(pieces, Generator):
+                pieces.close()
+
     def rows(self) -> dict[str, Any]:
         """As ``metrics.json`` has it; ``resumed`` where an earlier process had a part
         that is not in here."""
@@ -72,27 +92,3 @@ class Costs:
             for row in self._steps.values()
         ]
         return {"steps": steps, **({"resumed": True} if self._resumed else {})}
-
-
-@final
-class Metered:
-    """A link whose messages are counted, those that nobody takes included."""
-
-    def __init__(self, link: Link, costs: Costs) -> None:
-        self._link = link
-        self._costs = costs
-
-    def handle(self, message: bytes) -> Generator[bytes]:
-        self._costs.down(message)
-        yield from counted(self._link.handle(message), self._costs)
-
-
-def counted(pieces: Iterable[bytes], costs: Costs) -> Generator[bytes]:
-    """The same pieces; ``pieces`` is closed with the generator that is returned."""
-    try:
-        for piece in pieces:
-            costs.up(piece)
-            yield piece
-    finally:
-        if isinstance(pieces, Generator):
-            pieces.close()

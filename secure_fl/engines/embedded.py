@@ -15,15 +15,15 @@ from typing import Any
 
 from ..ckks import require_backend
 from ..errors import UsageError
-from ..files import write_durably
 from ..model import GlobalModel
 from ..plan import Plan, load_plan
 from ..randomness import RandomSource, SystemRandom
 from ..report import require_pages
+from .local import LocalClients, Trainer
 from .result import Progress, Run
-from .setup import discard, prepare, require_empty
+from .rounds import Rounds
+from .setup import AGGREGATOR_FILE, discard, prepare, require_empty
 from .setup import resume as resume_setup
-from .simulation import Simulation, Trainer
 
 __all__ = ["run"]
 
@@ -90,27 +90,35 @@ def run(
         try:
             if setup.plan.distributed:  # told before anything is charged
                 setup.plan.grid.check_source(source_random)
-            simulation = Simulation(
-                setup,
-                clients,
+            state = setup.state
+            rounds = Rounds(
+                setup.plan,
+                setup.aggregator,
+                LocalClients(setup, clients, random=source_random, stack=stack),
+                checkpoint=setup.checkpoint,
+                save=state.save if out_path is not None else lambda checkpoint: None,
                 out=out_path,
+                simulation=True,
+                ledgers_live_on=state.ledgers_live_on,
                 evaluate=evaluate,
                 progress=progress or (lambda p: None),
+                move=None,
                 random=source_random,
-                stack=stack,
             )
             if resume:
-                simulation.settle()
+                rounds.resume()
             else:
-                simulation.begin()
-            finished = simulation.rounds(baselines)
+                if out_path is not None:
+                    for name, identity in setup.identities.items():
+                        identity.save(state.keys / f"{name}.pem")
+                    setup.aggregator.save(state.keys / AGGREGATOR_FILE)
+                rounds.begin()
+            finished = rounds.run(baselines)
         except Exception:
             if not resume and not setup.checkpoint.transcript.of_kind("round"):
                 discard(setup, out_path)
             raise
         if out_path is not None:
-            for name, data in finished.files.items():
-                if name not in finished.files.on_disk:
-                    write_durably(out_path / name, data)
+            finished.close()
         setup.state.remove()
         return finished

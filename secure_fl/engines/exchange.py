@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One attempt between parties in one process: who says what to whom, in order."""
+"""One attempt: who says what to whom, in order, however clients are reached."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from typing import Protocol
 
 from ..errors import SecureFLError, TooFewClients
 from ..round import Aggregation, OpenedUpdate
+from .clients import Take, Tell
 
-__all__ = ["Dropout", "Link", "exchange"]
+__all__ = ["Dropout", "Link", "by_threads", "exchange"]
 
 
 class Link(Protocol):
-    """A client as the engine reaches it: bytes in, bytes out as they come."""
+    """A client in this process: bytes in, bytes out as they come."""
 
     def handle(self, message: bytes) -> Iterator[bytes]: ...
 
@@ -31,22 +32,38 @@ class Dropout:
     error: SecureFLError = field(repr=False)
 
 
+def by_threads(links: Mapping[str, Link]) -> Tell:
+    """Reach clients of this process, as many at once as there are cores."""
+
+    def tell(messages: Mapping[str, bytes], take: Take) -> None:
+        with ThreadPoolExecutor(min(len(links), os.cpu_count() or 1)) as pool:
+            futures = [
+                pool.submit(take, client, links[client].handle(message))
+                for client, message in messages.items()
+            ]
+            for future in futures:
+                future.result()
+
+    return tell
+
+
 def exchange(
     aggregation: Aggregation,
-    links: Mapping[str, Link],
+    tell: Tell,
     first: Mapping[str, Iterable[bytes]],
     *,
     dropouts: list[Dropout],
     log: Callable[[str, str, bytes], None],
     on_step: Callable[[str], None],
 ) -> OpenedUpdate:
-    """Drive ``aggregation`` to its result over all of ``links`` that stay.
+    """Drive ``aggregation`` to its result over all clients that stay.
 
     ``first`` holds the messages with which clients open.  ``log(sender, receiver,
     message)`` is told of all that the aggregator accepted or sent; an empty name
     stands for it, or for all.  A client whose handler or message fails is added to
-    ``dropouts`` and is out from then on.  ``on_step`` runs before each step's messages
-    are sent.  Raises TooFewClients; nothing was opened.
+    ``dropouts`` and is out from then on; one that does not answer is missed by the step
+    itself.  ``on_step`` runs before each step's messages are sent.  Raises
+    TooFewClients; nothing was opened.
     """
     lock = threading.Lock()
 
@@ -65,28 +82,22 @@ def exchange(
 
     for client, pieces in first.items():
         take(client, pieces)
-    with ThreadPoolExecutor(min(len(links), os.cpu_count() or 1)) as pool:
-        while True:
-            if not aggregation.outgoing:
-                aggregation.advance()
-            if aggregation.result is not None:
-                return aggregation.result
-            on_step(aggregation.step)
-            gone = {d.client for d in dropouts}
-            sending = {c: m for c, m in aggregation.outgoing.items() if c not in gone}
-            aggregation.outgoing = {}
-            needed = aggregation.session.parameters.needed
-            if aggregation.step == "vectors" and len(sending) < needed:
-                # Before anyone's update is spent on a sum that cannot be opened.
-                raise TooFewClients(len(sending), needed)
-            for receiver, message in _by_content(sending):
-                log("", receiver, message)
-            futures = [
-                pool.submit(take, client, links[client].handle(message))
-                for client, message in sending.items()
-            ]
-            for future in futures:
-                future.result()
+    while True:
+        if not aggregation.outgoing:
+            aggregation.advance()
+        if aggregation.result is not None:
+            return aggregation.result
+        on_step(aggregation.step)
+        gone = {d.client for d in dropouts}
+        sending = {c: m for c, m in aggregation.outgoing.items() if c not in gone}
+        aggregation.outgoing = {}
+        needed = aggregation.session.parameters.needed
+        if aggregation.step == "vectors" and len(sending) < needed:
+            # Before anyone's update is spent on a sum that cannot be opened.
+            raise TooFewClients(len(sending), needed)
+        for receiver, message in _by_content(sending):
+            log("", receiver, message)
+        tell(sending, take)
 
 
 def _by_content(sending: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:

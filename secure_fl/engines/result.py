@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -16,21 +16,40 @@ from ..report import Report
 from .kept import Files, file_mode
 from .setup import require_empty
 
-__all__ = ["Metrics", "Progress", "Run"]
+__all__ = ["Metrics", "Move", "Progress", "Run"]
 
 Metrics = dict[str, Any]
+
+# From a round's index, and the model moved by the mean update, to the new global model.
+Move = Callable[[int, GlobalModel], GlobalModel]
 
 
 @final
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is: for a progress bar."""
+    """Where a run is: for a progress bar, and for whoever watches.
+
+    step
+        what the aggregator collects, or "training"; an attempt ends with "opened" or
+        "failed"
+    client
+        whose turn it is to train
+    opened
+        how many rounds were opened so far
+    inside
+        whose updates are in the last sum that was opened
+    left
+        who has left this attempt: the step, and why, in words for the aggregator
+    """
 
     round: int
     rounds: int
     attempt: int
     step: str
     client: str = ""
+    opened: int = 0
+    inside: tuple[str, ...] = ()
+    left: Mapping[str, str] = field(default_factory=dict)
 
 
 @final
@@ -62,6 +81,11 @@ class Run:
         Kept vectors of a run with a folder are read from there when asked for.
         """
         return self._closed[1]
+
+    def close(self) -> None:
+        """Have every member sign the whole; all files of a run with a folder are in it
+        then.  Raises EngineError where a member is away."""
+        _ = self._closed
 
     def save(self, folder: str | Path) -> Path:
         """Write the run's files into ``folder``, which must be new or empty.

@@ -22,21 +22,26 @@ from .state import Checkpoint, RunState
 
 __all__ = [
     "AGGREGATOR",
+    "AGGREGATOR_FILE",
     "KEYHOLDER",
     "KEYHOLDER_FILE",
     "PLAN_FILE",
+    "REPORT_FILE",
     "TRANSCRIPT_FILE",
     "Setup",
     "discard",
     "prepare",
     "require_empty",
     "resume",
+    "start_model",
 ]
 
 AGGREGATOR: Final = "aggregator"
+AGGREGATOR_FILE: Final = "aggregator.key"
 KEYHOLDER: Final = "keyholder"
 KEYHOLDER_FILE: Final = "keyholder.key"
 PLAN_FILE: Final = "plan.toml"
+REPORT_FILE: Final = "report.json"
 TRANSCRIPT_FILE: Final = "transcript.cbor"
 
 
@@ -65,7 +70,8 @@ class Setup:
     checkpoint: Checkpoint
 
 
-def _start_model(plan: Plan, model: GlobalModel | None) -> GlobalModel:
+def start_model(plan: Plan, model: GlobalModel | None) -> GlobalModel:
+    """``model``, or what ``[model]`` of the plan says."""
     if model is not None:
         return model
     if plan.model.kind == "custom":
@@ -89,7 +95,7 @@ def prepare(
     random: RandomSource,
     stack: contextlib.ExitStack,
 ) -> Setup:
-    start = _start_model(source, model)
+    start = start_model(source, model)
     given = source.model.start_sha256
     start_hash = hashlib.sha256(start.to_bytes()).hexdigest()
     if given is not None and given != start_hash:
@@ -179,7 +185,7 @@ def resume(
         raise _finished(out)
     checkpoint = state.load()
     identities = {n: Identity.load(state.keys / f"{n}.pem", name=n) for n in plan.names}
-    aggregator = Identity.load(state.keys / "aggregator.key", name=AGGREGATOR)
+    aggregator = Identity.load(state.keys / AGGREGATOR_FILE, name=AGGREGATOR)
     keyholder = None
     if plan.has_keyholder:
         keyholder = Identity.load(state.keys / KEYHOLDER_FILE, name=KEYHOLDER)

@@ -32,6 +32,7 @@ __all__ = ["Checkpoint", "RunState"]
 _FORMS: Final = "secure-fl/checkpoint/"
 _VERSION: Final = f"{_FORMS}2"
 _VELOCITY: Final = "<f8"
+_CHECKPOINT: Final = "checkpoint.cbor"
 
 
 @final
@@ -190,13 +191,18 @@ class RunState:
                 ) from None
             yield
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is a run to go on with."""
+        return (self.folder / _CHECKPOINT).exists()
+
     def save(self, checkpoint: Checkpoint) -> None:
-        write_durably(self.folder / "checkpoint.cbor", checkpoint.to_bytes())
+        write_durably(self.folder / _CHECKPOINT, checkpoint.to_bytes())
 
     def load(self) -> Checkpoint:
         """Raises UsageError where this machine holds no such run."""
         try:
-            data = (self.folder / "checkpoint.cbor").read_bytes()
+            data = (self.folder / _CHECKPOINT).read_bytes()
         except OSError:
             raise _no_run() from None
         return Checkpoint.from_bytes(data)

@@ -429,7 +429,7 @@ def _of_sums(counts: Counts, delta: float) -> Epsilon:
     near = nearly(counts) if math.isfinite(rdp) else None
     # What is added at Renyi DP's epsilon is enough for any that is smaller.
     left = delta - near.added(rdp) if near else 0.0
-    if near is None or left < delta / 2:
+    if near is None or left <= 0:
         return Epsilon(rdp, rdp, delta, "RDP")
     gaussians = gaussian_counts(near)
     if sampled(gaussians):

@@ -54,8 +54,9 @@ def calibrate_noise(*, epsilon: float, delta: float, rate: float, steps: int) ->
     """The smallest noise multiplier, to 4 digits and at least 0.2, that suffices.
 
     Guarantees that the accounted epsilon of ``steps`` releases, Poisson-sampled at
-    ``rate``, is at most ``epsilon`` at ``delta``, with a billionth to spare, so that
-    another machine's rounding cannot exceed it.  Takes one to a few seconds.  Raises
+    ``rate``, is at most ``epsilon`` at ``delta``, with a billionth to spare for
+    another machine's rounding (at deltas of 1e-8 and below that may be too little, and
+    a plan then says so: state the noise).  Takes one to a few seconds.  Raises
     PlanError where an argument is out of range or no noise suffices.
     """
     if not 0 < rate <= 1:

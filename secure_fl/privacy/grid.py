@@ -312,7 +312,8 @@ def _check_noise(kind: str, variance: float, size: int, clip_norm: float) -> Non
         raise PlanError(
             "is too fine: a share of the noise is above 2^27 steps",
             key="protection.step",
-            hint=f"use {_step(clip_norm, _FINE * math.sqrt(size))!r}, or a coarser one",
+            hint="choose a coarser one, up to "
+            f"{_step(clip_norm, _COARSEST * math.sqrt(size))!r}",
         )
     if kind == "skellam":
         return

@@ -25,7 +25,7 @@ from .collecting import (
     OneTimeCollecting,
     PlainCollecting,
 )
-from .holder import key_holder
+from .holder import ParkedKeyHolder, key_holder
 from .parked import ParkedParticipant
 from .participant import Participant
 from .protections import (
@@ -51,6 +51,7 @@ __all__ = [
     "OneTimeCollecting",
     "OpenedUpdate",
     "Outgoing",
+    "ParkedKeyHolder",
     "ParkedParticipant",
     "Participant",
     "PlainClient",

@@ -15,6 +15,7 @@ depend on what was drawn.
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeVar, final
@@ -22,12 +23,14 @@ from typing import Final, TypeVar, final
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import wire
-from ..errors import EngineError, SecureFLError, UsageError
+from .. import ckks, wire
+from ..consent import Consent
+from ..context import context_of
+from ..errors import EngineError, ProtocolError, SecureFLError, UsageError
 from ..identity import Identity
 from ..keystore import Keystore
 from ..model import GlobalModel
-from ..plan import Plan
+from ..plan import Plan, Session
 from ..privacy import Ledger, PrivateUpdate, Reservation, Unprotected
 from ..randomness import RandomSource
 from ..transcript import Entry
@@ -60,8 +63,10 @@ class ParkedParticipant:
         keystore: Keystore,
         random: RandomSource,
         now: Callable[[], int],
+        consent: Consent | None = None,
     ) -> None:
         self.name = identity.name
+        self._plan = plan
         self._keystore = keystore
         self._slot = wire.digest(_SLOT, plan.hash, identity.name)
         self._make = functools.partial(
@@ -72,7 +77,9 @@ class ParkedParticipant:
             keystore=keystore,
             random=random,
             now=now,
+            consent=consent,
         )
+        self._only: tuple[int, int] | None = None
 
     def join(self, *, log_head: bytes) -> None:
         """Begin the run, or go on in it where what was parked is lost.
@@ -81,6 +88,20 @@ class ParkedParticipant:
         Raises UsageError where this client is parked already.
         """
         self._keystore.park(self._slot, self._make(log_head=log_head).park())
+
+    def only_in(self, round_index: int, attempt: int) -> ParkedParticipant:
+        """This client while that attempt is the last it has opened, and not afterwards.
+
+        A training may outlast its attempt: what it makes is no update of another.
+        Every method raises UsageError then.
+        """
+        same = copy.copy(self)
+        same._only = round_index, attempt
+        return same
+
+    @property
+    def session(self) -> Session | None:
+        return self._move(lambda client: client.session)[0]
 
     @property
     def needs_update(self) -> bool:
@@ -96,9 +117,17 @@ class ParkedParticipant:
         self._move(lambda client: client.offer(update))
 
     def handle(self, message: bytes) -> Iterator[bytes]:
-        """Answer one message; each piece may leave as soon as it comes."""
+        """Answer one message; each piece may leave as soon as it comes.
+
+        One of another attempt, or that was handled before, is refused (UsageError) and
+        changes nothing: networks deliver late, and twice.
+        """
 
         def begin(client: Participant) -> tuple[Participant, Iterator[bytes], bytes]:
+            if client.is_open:  # if not, nothing is lost by handing it in
+                _check_context(self._plan, client.session, message)
+                handled = wire.digest(f"{_SLOT} handled", self._slot, message)
+                self._keystore.begin(handled)
             pieces = client.handle(message)
             return client, pieces, next(pieces)
 
@@ -131,6 +160,9 @@ class ParkedParticipant:
                 client.unpark(before, self._values)
             except Exception as error:  # a disk, say: nothing was answered yet
                 failure.append(error)
+                return before
+            if self._only is not None and not _is_in(client, self._only):
+                failure.append(UsageError("the attempt is over for this client"))
                 return before
             offered, given = client.offered, []
             try:
@@ -201,3 +233,22 @@ class ParkedParticipant:
 
     def __repr__(self) -> str:
         return f"<ParkedParticipant {self.name}>"
+
+
+def _is_in(client: Participant, place: tuple[int, int]) -> bool:
+    session = client.session
+    return session is not None and place == (session.round_index, session.attempt)
+
+
+def _check_context(plan: Plan, session: Session | None, message: bytes) -> None:
+    """Raises UsageError for a message of another attempt than ``session``.
+
+    What names no context is left to the protection, which says what is wrong with it.
+    """
+    if session is None:
+        return
+    if isinstance(session, ckks.Session) and not plan.has_keyholder:
+        session = plan.key_session(session)
+    with contextlib.suppress(ProtocolError):
+        if context_of(message) != session.ctx:
+            raise UsageError("the message belongs to another attempt")

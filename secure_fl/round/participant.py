@@ -16,8 +16,8 @@ from typing import Concatenate, Final, NoReturn, ParamSpec, TypeVar, final
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import ckks, masking, wire
-from ..ckks import messages as sealed
+from .. import ckks, wire
+from ..consent import Consent
 from ..context import kind_of
 from ..errors import (
     EngineError,
@@ -29,7 +29,6 @@ from ..errors import (
 from ..fixedpoint import Word
 from ..identity import Identity
 from ..keystore import Keystore
-from ..masking import messages
 from ..model import GlobalModel
 from ..plan import Plan, Session
 from ..privacy import (
@@ -42,7 +41,8 @@ from ..privacy import (
     Unprotected,
 )
 from ..randomness import RandomSource
-from ..transcript import Entry, check_extension, countersign
+from ..transcript import Entry, countersign
+from .omission import check_omission
 from .protections import (
     ClientProtection,
     KeyholderClient,
@@ -54,11 +54,11 @@ from .protections import (
     log_form,
     whole_words,
 )
+from .reading import next_head
 
 __all__ = ["Offer", "Participant"]
 
 _PARKED: Final = "secure-fl/participant/1"
-_MAY_BE_LATE: Final = (8, 10)  # agreements and reveals: threshold of them are enough
 _Vector = NDArray[np.float64]
 
 
@@ -113,14 +113,18 @@ class Participant:
         random: RandomSource,
         now: Callable[[], int],
         log_head: bytes,
+        consent: Consent | None = None,
     ) -> None:
+        """``consent``: this client's own policy, asked before every charge."""
         self._lock = threading.RLock()
         self._plan = plan
         self._identity = identity
+        self.name = identity.name
         self._ledger = ledger
         self._keystore = keystore
         self._random = random
         self._now = now
+        self._consent = consent
         self._weight = plan.member(identity.name).weight
         self._round = -1
         self._attempt = -1
@@ -132,16 +136,22 @@ class Participant:
         self._sent: list[tuple[tuple[int, int, int], bytes]] = []
         self._over = -1
         self._opened = 0
-        self._log_head = log_head
-
-    @property
-    def name(self) -> str:
-        return self._identity.name
+        self.log_head = log_head  # hash of the entry that was signed last
 
     @property
     def needs_update(self) -> bool:
         """Whether this attempt needs a new update: a new sample and a new charge."""
         return self._offer is None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an attempt is under way that no mistake has ended."""
+        return self._protection is not None
+
+    @property
+    def session(self) -> Session | None:
+        """The attempt that was opened last; None once its round is over."""
+        return self._session if self._round > self._over else None
 
     @_alone
     def open(self, round_index: int, attempt: int, model: GlobalModel) -> list[bytes]:
@@ -149,13 +159,14 @@ class Participant:
 
         An update that never left, or that :meth:`release` freed, is kept; a spent one
         is forgotten (DESIGN: a retry is a new sample, new noise and a new charge).
-        Raises UsageError where this client may not take part in the attempt.
+        Raises UsageError where this client may not take part in the attempt; one that
+        comes late, or twice, changes nothing then.
         """
-        self._protection = None  # whatever was open is over, also if we refuse
         if type(round_index) is not int or type(attempt) is not int:
             raise UsageError("rounds and attempts are integers")
         if (round_index, attempt) <= (self._round, self._attempt):
             raise UsageError("attempts are opened in order, each once")
+        self._protection = None  # whatever was open is over, also if we refuse
         if round_index <= self._over or not 0 <= attempt < 2**32:
             raise UsageError("the round is over for this client")
         rounds = self._plan.rounds
@@ -215,7 +226,7 @@ class Participant:
     def reserve(self) -> Reservation:
         """The ledger entry of a private release: before any randomness is drawn.
 
-        Raises BudgetExceeded; then nothing was drawn and nothing is charged.
+        Raises BudgetExceeded, ConsentRefused: then nothing was drawn, nothing charged.
         """
         if self._reservation is not None:
             raise UsageError("one attempt makes one private update")
@@ -223,7 +234,7 @@ class Participant:
 
     def _charge(self, event: Event, *, limit: float) -> Reservation:
         """Reserve ``event`` in the ledger for this attempt, and remember it."""
-        plan = self._plan
+        plan, consent = self._plan, self._consent
         assert plan.run_id is not None
         self._reservation = self._ledger.reserve(
             plan.lineage,
@@ -237,6 +248,7 @@ class Participant:
             limit=limit,
             now=self._now(),
             view=plan.view,
+            consent=consent and functools.partial(consent.check_release, plan),
         )
         return self._reservation
 
@@ -357,35 +369,16 @@ class Participant:
     def release(self, *proof: bytes) -> None:
         """Free a spent update: proof that its context can never open it.
 
-        ``proof``: a statement that omits it, and the signatures over that (SPEC
-        masking, 7), or a key holder's refusal (SPEC ckks, 6.6).  Raises ProtocolError
-        where it does not hold; the update stays spent.
+        ``proof`` as in :func:`~.omission.check_omission`.  Raises ProtocolError where
+        it does not hold; the update stays spent.
         """
         offer, session = self._offer, self._session
         if offer is None or self._state(offer) != "sent":
             raise UsageError("no update is spent")
         assert session is not None  # the one it is spent in: to open another drops it
-        self._check_omission(session, proof)
+        check_omission(self._plan, session, self.name, proof)
         self._ledger.omitted(offer.reservation, ctx=session.ctx, now=self._now())
         offer.left = False
-
-    def _check_omission(self, session: Session, proof: tuple[bytes, ...]) -> None:
-        if len(proof) != (1 if self._plan.has_keyholder else 2):
-            raise ProtocolError("not a proof of this plan's protection")
-        if isinstance(session, ckks.Session):
-            if self._plan.has_keyholder:
-                holder = self._plan.keyholder_key
-                refusal = sealed.Refusal.decode(proof[0], session)
-                if not ckks.is_refusal(session, refusal, holder=holder):
-                    raise FaultyAggregator("the refusal is not the key holder's")
-                return
-            session = self._plan.key_session(session)
-        masking.check_omission(
-            session,
-            session.roster.index(self.name),
-            messages.Statement.decode(proof[0], session),
-            messages.Signatures.decode(proof[1], session),
-        )
 
     @_alone
     def conclude(self, *, opened: bool) -> None:
@@ -421,29 +414,19 @@ class Participant:
     def countersign(self, entries: Sequence[Entry], entry: Entry) -> bytes:
         """Sign the hash of ``entry``, as computed from the log up to it.
 
-        ``entries``: the log.  Raises FaultyAggregator where it does not continue what
+        ``entries``: the log, or its end from behind the last entry that we signed, or
+        from further before.  Raises FaultyAggregator where it does not continue what
         we signed, or does not hold our messages exactly as we sent them.  A message of
-        an attempt that failed may be missing, and so may an agreement or a reveal: it
-        may have been late, and the sum was opened without it.
+        an attempt that was not opened with us may be missing, and so may an agreement
+        or a reveal: it may have been late, and the sum was opened without it.  What was
+        signed last is signed again: the answer may have been lost.
         """
-        heads = [e.hash for e in entries]
-        begin = heads.index(self._log_head) + 1 if self._log_head in heads else 0
-        since = entries[begin : entry.sequence + 1]
-        now = (self._round, self._attempt)
-        head = check_extension(
-            since,
-            head=self._log_head,
-            member=self.name,
-            sent=[form for _, form in self._sent],
-            may_miss={
-                form
-                for (*place, kind), form in self._sent
-                if tuple(place) != now or kind in _MAY_BE_LATE
-            },
+        if entry.hash == self.log_head:
+            return countersign(self._identity, entry.hash)
+        head = next_head(
+            entries, entry, head=self.log_head, member=self.name, sent=self._sent
         )
-        if not since or head != entry.hash:
-            raise FaultyAggregator("the entry is not the one that this log ends with")
-        self._log_head = head
+        self.log_head = head
         self._sent = []
         return countersign(self._identity, head)
 
@@ -475,7 +458,7 @@ class Participant:
                 reservation.entry_hash if reservation is not None else b"",
                 0 if offer is None else 2 if offer.left else 1,
                 [[*place, form] for place, form in self._sent],
-                self._log_head,
+                self.log_head,
             ]
         )
 
@@ -509,7 +492,7 @@ class Participant:
                 )
         self._round, self._attempt = round_index, attempt
         self._opened, self._over = count, over
-        self._log_head = head
+        self.log_head = head
         match opened:
             case [int(of_round), int(of_attempt), bytes(model_hash), int(size)]:
                 self._size = size

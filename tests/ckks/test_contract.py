@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from secure_fl import ckks, masking
 from secure_fl.ckks import encryption, residues
-from secure_fl.engines.exchange import Dropout, Link, exchange
+from secure_fl.engines.exchange import Dropout, Link, by_threads, exchange
 from secure_fl.fixedpoint import Encoding, Word, finest_step, unwrap, wrap
 from secure_fl.identity import Identity, Member, Roster
 from secure_fl.keystore import MemoryKeystore
@@ -160,7 +160,7 @@ class Consortium:
         dropouts: list[Dropout] = []
         exchange(
             aggregation,
-            links,
+            by_threads(links),
             first,
             dropouts=dropouts,
             log=lambda sender, receiver, message: None,

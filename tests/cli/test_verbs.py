@@ -43,7 +43,8 @@ def test_help(path: tuple[str, ...], flag: str) -> None:
 
 def test_the_verbs_of_the_design() -> None:
     assert set(cli.commands) == {
-        *("plan", "keys", "run", "keyholder", "report", "verify", "ledger", "bench")
+        *("plan", "keys", "run", "keyholder", "report", "verify", "ledger", "bench"),
+        *("policy", "join", "leave", "node", "watch", "certs"),
     }
 
 

@@ -18,7 +18,7 @@ from secure_fl import ckks
 from secure_fl.ckks import messages as sealed
 from secure_fl.context import kind_of
 from secure_fl.engines.keyholder import KeyHolderProcess
-from secure_fl.engines.simulation import Simulation
+from secure_fl.engines.rounds import Rounds
 from secure_fl.errors import UsageError
 from secure_fl.identity import Identity, key_to_text
 from secure_fl.privacy import Ledger
@@ -156,15 +156,15 @@ def test_a_round_that_was_released_and_lost_is_not_released_again(
     """
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     the_plan = plan(kind="ckks", keys="keyholder")
-    finish = Simulation._finish_round
+    finish = Rounds._finish_round
 
-    def crash(self: Simulation, index: int, *rest: object) -> None:
+    def crash(self: Rounds, index: int, *rest: object) -> object:
         if index == 1:
             raise KeyboardInterrupt
-        finish(self, index, *rest)  # type: ignore[arg-type]
+        return finish(self, index, *rest)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(Simulation, "_finish_round", crash)
+        patch.setattr(Rounds, "_finish_round", crash)
         with pytest.raises(KeyboardInterrupt):
             sfl.run(the_plan, trainers(), model=start(), out=tmp_path / "out")
     trained: list[str] = []

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 import secure_fl as sfl
-from secure_fl.engines.simulation import Simulation
+from secure_fl.engines.rounds import Rounds
 from secure_fl.errors import BudgetExceeded, EngineError, TooFewClients, UsageError
 from secure_fl.privacy import (
     DiscreteGaussian,
@@ -363,15 +363,15 @@ def test_a_killed_run_goes_on_with_its_velocity(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     asked = plan(kind=kind, rounds=4, extra=MOMENTUM, keep=True)
     made = Recording(trainers())
-    finish = Simulation._finish_round
+    finish = Rounds._finish_round
 
-    def crash(self: Simulation, index: int, *rest: object) -> None:
+    def crash(self: Rounds, index: int, *rest: object) -> object:
         if index == 2:
             raise KeyboardInterrupt
-        finish(self, index, *rest)  # type: ignore[arg-type]
+        return finish(self, index, *rest)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(Simulation, "_finish_round", crash)
+        patch.setattr(Rounds, "_finish_round", crash)
         with pytest.raises(KeyboardInterrupt):
             sfl.run(asked, made.clients, model=start(), out=tmp_path / "out")
     finished = sfl.run(

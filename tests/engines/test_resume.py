@@ -57,7 +57,7 @@ class _Killer:
         return wrapped
 
     def install(self) -> None:
-        from secure_fl.engines import embedded, simulation, state
+        from secure_fl.engines import rounds, state
         from secure_fl.keystore import DiskKeystore
         from secure_fl.privacy import Ledger
 
@@ -65,8 +65,7 @@ class _Killer:
             (Ledger, ("reserve", "sent", "released", "aborted")),
             (DiskKeystore, ("begin",)),
             (state.RunState, ("save", "remove")),
-            (embedded, ("write_durably",)),
-            (simulation, ("write_durably",)),
+            (rounds, ("write_durably",)),
         ):
             for name in names:
                 setattr(owner, name, self.around(getattr(owner, name)))

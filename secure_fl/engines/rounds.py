@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All parties of one run, round by round."""
+"""The aggregator of one run, round by round, however its members are reached."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import json
 import logging
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 from .. import __version__
 from ..descent import Descent
@@ -19,70 +18,72 @@ from ..errors import (
     EngineError,
     FaultyClient,
     ProtocolError,
+    SecureFLError,
     TooFewClients,
-    UsageError,
 )
 from ..files import write_durably
 from ..identity import Identity
-from ..keystore import DiskKeystore
 from ..model import GlobalModel
-from ..plan import endorse, verify_endorsement
-from ..privacy import Ledger, PrivateUpdate, Unprotected, read_export
+from ..plan import Plan, verify_endorsement
+from ..privacy import read_export
 from ..randomness import RandomSource
 from ..report import Report, build_report, render_html, render_text, to_json, tool_text
-from ..round import KEY_HOLDER, Aggregation, OpenedUpdate, Participant, log_form
-from .costs import Costs, Metered
-from .exchange import Dropout, Link, exchange
-from .kept import Files, VectorStore
-from .keyholder import KeyHolderProcess
-from .result import Metrics, Progress, Run
-from .setup import KEYHOLDER_FILE, PLAN_FILE, TRANSCRIPT_FILE, Setup
+from ..round import Aggregation, OpenedUpdate, log_form
+from ..transcript import Entry
+from .clients import Clients
+from .costs import Costs
+from .exchange import Dropout, exchange
+from .kept import Files, VectorStore, file_mode
+from .result import Metrics, Move, Progress, Run
+from .setup import PLAN_FILE, REPORT_FILE, TRANSCRIPT_FILE
 from .state import Checkpoint
 
-if TYPE_CHECKING:
-    from ..training import ClientRound
-
-__all__ = ["Simulation", "Trainer"]
+__all__ = ["Rounds"]
 
 _log = logging.getLogger("secure_fl")
 
-Trainer = Callable[["ClientRound"], PrivateUpdate | Unprotected]
-
 
 @final
-class Simulation:
+class Rounds:
     """The state of one run as it goes through its rounds."""
 
     def __init__(
         self,
-        setup: Setup,
-        trainers: Mapping[str, Trainer],
+        plan: Plan,
+        aggregator: Identity,
+        clients: Clients,
         *,
+        checkpoint: Checkpoint,
+        save: Callable[[Checkpoint], None],
         out: Path | None,
+        simulation: bool,
+        ledgers_live_on: bool,
         evaluate: Callable[[GlobalModel], Mapping[str, float]] | None,
         progress: Callable[[Progress], None],
+        move: Move | None,
         random: RandomSource,
-        stack: contextlib.ExitStack,
     ) -> None:
-        self._plan = setup.plan
-        self._identities = setup.identities
-        self._aggregator = setup.aggregator
-        self._state = setup.state
-        self._trainers = trainers
+        self._plan = plan
+        self._aggregator = aggregator
+        self._clients = clients
+        self._put_aside = save
+        self._out = out
+        self._simulation = simulation
+        self._ledgers_live_on = ledgers_live_on
         self._evaluate = evaluate
         self._progress = progress
+        self._move = move
         self._random = random
-        self._model = setup.checkpoint.model
-        self._descent = Descent(self._plan, setup.checkpoint.velocity)
-        self._transcript = setup.checkpoint.transcript
-        self._history = setup.checkpoint.history
-        self._next = (setup.checkpoint.round_index, setup.checkpoint.attempt + 1)
-        self._ledgers: dict[str, Ledger] = {}
-        self._participants: dict[str, Participant] = {}
+        self._model = checkpoint.model
+        self._descent = Descent(plan, checkpoint.velocity)
+        self._transcript = checkpoint.transcript
+        self._opened = self._transcript.of_kind("round")
+        self._history = checkpoint.history
+        self._next = (checkpoint.round_index, checkpoint.attempt + 1)
         self._budget: BudgetExceeded | None = None
-        self._out = out  # without a folder there is nothing to go on in
-        self._vectors = VectorStore(setup.plan, out)
+        self._vectors = VectorStore(plan, out)
         self._costs = Costs(resumed=bool(self._transcript.entries))
+        self._dropouts: list[Dropout] = []  # of the attempt under way, or the last one
         self._complaints: dict[str, set[str]] = {}
         # A client that provably dealt bad shares is out for the rest of the run.
         self._excluded = {
@@ -90,58 +91,24 @@ class Simulation:
             for entry in self._transcript.of_kind("failure")
             if entry.text(3)
         }
-        self._links: dict[str, Link] = {}
-        if setup.keyholder is not None:
-            self._links[KEY_HOLDER] = _start_keyholder(setup, setup.keyholder, stack)
-        for name, identity in setup.identities.items():
-            home = setup.state.client_home(name)
-            ledger = Ledger(home / "ledger.sqlite", client=name)
-            stack.callback(ledger.close)
-            keystore = DiskKeystore(
-                home / "keystore.sqlite",
-                key_path=home / "keystore.key",
-                random=random,
-            )
-            stack.callback(keystore.close)
-            self._ledgers[name] = ledger
-            self._participants[name] = Participant(
-                self._plan,
-                identity,
-                ledger=ledger,
-                keystore=keystore,
-                random=random,
-                now=_now,
-                log_head=self._transcript.head,
-            )
-        self._links.update(self._participants)
-        self._links = {n: Metered(x, self._costs) for n, x in self._links.items()}
-
-    def settle(self) -> None:
-        """After a crash: the ledgers learn of opened sums that they had not noted."""
-        for entry in self._transcript.of_kind("round"):
-            for name in entry.rows(3):
-                assert isinstance(name, str)
-                self._ledgers[name].opened(
-                    self._plan.lineage, ctx=entry.bytes_(2), now=_now()
-                )
 
     @property
     def finished_rounds(self) -> int:
-        return len(self._transcript.of_kind("round"))
+        return len(self._opened)
 
     # -- begin -------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Check budgets, write the first entries, and what a resumed run needs."""
+        """Write the log's first entries, and what a resumed run needs."""
+        self._clients.begin(self._first_entries)
+        self._save(0, -1)
+        if self._out is not None:
+            write_durably(self._out / PLAN_FILE, self._plan.source)
+
+    def _first_entries(self, endorsements: Mapping[str, bytes]) -> Sequence[Entry]:
         plan = self._plan
-        for ledger in self._ledgers.values():
-            ledger.check(
-                plan.lineage,
-                [plan.release] * plan.rounds.count,
-                delta=plan.privacy.delta,
-                limit=plan.privacy.epsilon,
-                view=plan.view,
-            )
+        for name in plan.names:
+            verify_endorsement(plan, name, endorsements[name])
         assert plan.run_id is not None
         self._transcript.append(
             "start",
@@ -150,40 +117,39 @@ class Simulation:
                 1: plan.run_id,
                 2: self._aggregator.public_key,
                 3: tool_text(__version__),
-                4: 1,
+                4: int(self._simulation),
                 5: 0 if self._random.secure else 1,
                 6: self._model.digest(),
-                7: 1 if self._state.ledgers_live_on else 0,
+                7: int(self._ledgers_live_on),
             },
         )
-        for name, identity in self._identities.items():
-            signature = endorse(plan, identity)
-            verify_endorsement(plan, name, signature)
-            self._transcript.append("endorsement", {0: name, 1: signature})
-        if self._out is not None:
-            for name, identity in self._identities.items():
-                identity.save(self._state.keys / f"{name}.pem")
-            self._aggregator.save(self._state.keys / "aggregator.key")
-            self._save(0, -1)
-            write_durably(self._out / PLAN_FILE, plan.source)
+        for name in plan.names:
+            self._transcript.append("endorsement", {0: name, 1: endorsements[name]})
+        return self._transcript.entries
+
+    def resume(self) -> None:
+        """After a crash: the members learn what was opened and not told."""
+        self._clients.resume(self._transcript.entries)
 
     def _save(self, round_index: int, attempt: int) -> None:
-        if self._out is not None:
-            self._state.save(
-                Checkpoint(
-                    round_index,
-                    attempt,
-                    self._model,
-                    self._descent.velocity,
-                    self._transcript,
-                    self._history,
-                )
+        self._put_aside(
+            Checkpoint(
+                round_index,
+                attempt,
+                self._model,
+                self._descent.velocity,
+                self._transcript,
+                self._history,
             )
+        )
 
     # -- rounds ------------------------------------------------------------------
 
-    def rounds(self, baselines: Callable[[], Mapping[str, Any]] | None) -> Run:
+    def run(self, baselines: Callable[[], Mapping[str, Any]] | None) -> Run:
+        """All rounds that are left.  Raises TooFewClients where none was opened."""
         plan = self._plan
+        if done := self._transcript.of_kind("artefacts"):
+            return self._reopened(done[-1])
         begin, attempt = self._next
         if not self.finished_rounds:
             self._vectors.begin(self._model)
@@ -197,7 +163,7 @@ class Simulation:
             raise TooFewClients(
                 0, plan.min_clients, hint="no round could be opened; see the log"
             )
-        last = self._transcript.of_kind("round")[-1].integer(0)
+        last = self._opened[-1].integer(0)
         if self._evaluate and (not self._history or self._history[-1]["round"] != last):
             self._score(last)  # a crash came between the round and its score
         metrics: Metrics = {"history": self._history}
@@ -206,10 +172,7 @@ class Simulation:
         if baselines is not None:
             metrics["baselines"] = _finite(baselines())
         metrics["costs"] = self._costs.rows()
-        exported = {
-            name: self._ledgers[name].export(plan.lineage, identity=identity)
-            for name, identity in self._identities.items()
-        }
+        exported = self._clients.export()
         return Run(plan, self._model, metrics, lambda: self._close(metrics, exported))
 
     def _one_round(self, index: int, first_attempt: int) -> None:
@@ -220,17 +183,19 @@ class Simulation:
             opened = self._attempt(index, attempt)
             if opened is not None:
                 self._budget = None  # whoever's is spent was not needed
-                self._finish_round(index, attempt, opened)
+                entry = self._finish_round(index, attempt, opened)
+                # Before anybody signs: what a member signed, the log must hold.
+                self._save(index + 1, -1)
+                self._tell(index, attempt, "opened")
+                self._countersign(opened.survivors, entry)
                 self._save(index + 1, -1)
                 # Only now: a crash before would lose the round, not its charge.
-                for name, participant in self._participants.items():
-                    participant.conclude(opened=name in opened.survivors)
+                self._clients.conclude(index, opened.survivors)
                 # After the round is safe: scoring may take long, or fail.
                 self._score(index)
                 return
         self._save(index + 1, -1)
-        for participant in self._participants.values():
-            participant.conclude(opened=False)
+        self._clients.conclude(index, ())
         if self._budget is not None and not self.finished_rounds:
             raise self._budget
 
@@ -261,19 +226,18 @@ class Simulation:
             aggregator=self._aggregator,
             random=self._random,
         )
-        dropouts: list[Dropout] = []
-        first: dict[str, list[bytes]] = {}
+        self._dropouts = dropouts = []
+        first: dict[str, Sequence[bytes]] = {}
         left_out: list[tuple[str, bytes]] = []  # of the transcript
+        names = [n for n in self._plan.names if n not in self._excluded]
         self._costs.enter(aggregation.step)
-        for name, participant in self._participants.items():
-            if name in self._excluded:
+        self._tell(index, attempt, aggregation.step)
+        for name, answer in self._clients.open(index, attempt, self._model, names):
+            if isinstance(answer, SecureFLError):
+                dropouts.append(Dropout(name, "keys", answer))
                 continue
-            try:
-                first[name] = participant.open(index, attempt, self._model)
-            except UsageError as error:
-                dropouts.append(Dropout(name, "keys", error))
-                continue
-            for message in first[name]:
+            first[name] = answer
+            for message in answer:
                 self._costs.up(message)
 
         def log(sender: str, receiver: str, message: bytes) -> None:
@@ -303,7 +267,7 @@ class Simulation:
         try:
             opened = exchange(
                 aggregation,
-                self._links,
+                self._costs.metered(self._clients.tell),
                 first,
                 dropouts=dropouts,
                 log=log,
@@ -353,56 +317,49 @@ class Simulation:
         for dropout in dropouts:
             if isinstance(dropout.error, BudgetExceeded):
                 self._budget = dropout.error
+        self._tell(index, attempt, "failed")
         if aggregation.omission:
-            for participant in self._participants.values():
-                with contextlib.suppress(ProtocolError, UsageError):
-                    participant.release(*aggregation.omission)
+            self._clients.release(aggregation.omission)
 
     def _train(
         self, index: int, attempt: int, present: set[str], dropouts: list[Dropout]
     ) -> None:
-        from ..training import ClientRound
-
-        for name, participant in self._participants.items():
-            if name not in present or not participant.needs_update:
-                continue
-            if any(d.client == name for d in dropouts):
-                continue
-            self._tell(index, attempt, "training", name)
-            try:
-                update = self._trainers[name](
-                    ClientRound(
-                        client=name,
-                        round=index,
-                        plan=self._plan,
-                        model=self._model,
-                        reserve=participant.reserve,
-                        random=self._random,
-                    )
-                )
-                participant.offer(update)
-            except (BudgetExceeded, EngineError, ProtocolError) as error:
-                # A client that cannot go on is a dropout, as it would be elsewhere.
-                # A trainer is no party of the protocol: it blames nobody.
-                if isinstance(error, ProtocolError):
-                    error = EngineError(f"the trainer failed: {error}")
-                dropouts.append(Dropout(name, "training", error))
-                _log.warning("%s dropped out of round %d: %s", name, index, error)
-            except Exception as error:  # a mistake in its code, and no dropout
-                error.add_note(f"in the trainer of {name}, round {index}")
-                raise
+        gone = {d.client for d in dropouts}
+        names = [n for n in self._plan.names if n in present - gone]
+        for name, error in self._clients.train(
+            index,
+            attempt,
+            self._model,
+            names,
+            begins=lambda name: self._tell(index, attempt, "training", name),
+        ):
+            dropouts.append(Dropout(name, "training", error))
+            _log.warning("%s dropped out of round %d: %s", name, index, error)
 
     def _tell(self, index: int, attempt: int, step: str, client: str = "") -> None:
-        self._progress(Progress(index, self._plan.rounds.count, attempt, step, client))
+        last = self._opened[-1].rows(3) if self._opened else ()
+        self._progress(
+            Progress(
+                index,
+                self._plan.rounds.count,
+                attempt,
+                step,
+                client,
+                opened=self.finished_rounds,
+                inside=tuple(map(str, last)),
+                left={d.client: f"{d.step}: {d.error}" for d in self._dropouts},
+            )
+        )
 
-    def _finish_round(self, index: int, attempt: int, opened: OpenedUpdate) -> None:
+    def _finish_round(self, index: int, attempt: int, opened: OpenedUpdate) -> Entry:
         before = self._model.digest()
-        self._model = self._descent.move(
+        moved = self._descent.move(
             self._model,
             opened.words,
             round_index=index,
             survivors=opened.survivors,
         )
+        self._model = moved if self._move is None else self._move(index, moved)
         entry = self._transcript.append(
             "round",
             {
@@ -418,10 +375,18 @@ class Simulation:
             },
         )
         self._transcript.sign(self._aggregator)
-        signed = list(self._transcript.entries)
-        for name in opened.survivors:
-            signature = self._participants[name].countersign(signed, entry)
-            self._transcript.add_signature(name, entry, signature)
+        self._opened.append(entry)
+        return entry
+
+    def _countersign(self, names: Collection[str], entry: Entry) -> None:
+        """Ask ``names`` to sign ``entry``; the log shows who did.
+
+        Who is away now signs a later entry, and this one with it.
+        """
+        signatures = self._clients.countersign(names, self._transcript.entries, entry)
+        for name in self._plan.names:
+            if name in signatures:
+                self._transcript.add_signature(name, entry, signatures[name])
 
     # -- the end -----------------------------------------------------------------
 
@@ -431,10 +396,10 @@ class Simulation:
         """Report, signed list of files, and the last signatures."""
         plan, transcript = self._plan, self._transcript
         exports = {
-            name: read_export(
-                data, public_key=self._identities[name].public_key, client=name
+            m.name: read_export(
+                exported[m.name], public_key=m.public_key, client=m.name
             )
-            for name, data in exported.items()
+            for m in plan.roster.members
         }
         report = build_report(
             plan=plan, transcript=transcript, exports=exports, size=self._model.size
@@ -445,7 +410,7 @@ class Simulation:
             "model.safetensors": self._model.to_bytes(),
             "metrics.json": to_json(metrics),
             **{f"ledgers/{name}.cbor": data for name, data in exported.items()},
-            "report.json": to_json(report),
+            REPORT_FILE: to_json(report),
             "report.html": render_html(report, metrics).encode(),
             "report.txt": render_text(report, metrics).encode(),
         }
@@ -453,30 +418,52 @@ class Simulation:
         rows: list[Any] = [
             [name, hashlib.sha256(files[name]).digest()] for name in sorted(files)
         ]
-        artefacts = transcript.append("artefacts", {0: rows})
+        if self._out is not None:
+            for name, data in held.items():
+                write_durably(self._out / name, data, mode=file_mode(name))
+        transcript.append("artefacts", {0: rows})
         transcript.sign(self._aggregator)
-        entries = list(transcript.entries)
-        last = transcript.of_kind("round")[-1]
-        for name in last.rows(3):
-            assert isinstance(name, str)
-            signature = self._participants[name].countersign(entries, artefacts)
-            transcript.add_signature(name, artefacts, signature)
-        held[TRANSCRIPT_FILE] = transcript.to_bytes()
+        self._save(plan.rounds.count, -1)  # before anybody signs it
+        held[TRANSCRIPT_FILE] = self._sign_off()
         return Report(report), files
 
+    def _reopened(self, artefacts: Entry) -> Run:
+        """A run of which all is written but the last signatures."""
+        out = self._out
+        assert out is not None
 
-def _start_keyholder(
-    setup: Setup, identity: Identity, stack: contextlib.ExitStack
-) -> KeyHolderProcess:
-    """A process of its own, which is handed nothing but plan and key."""
-    state = setup.state
-    key, plan = state.keys / KEYHOLDER_FILE, state.folder / PLAN_FILE
-    if not key.exists():
-        identity.save(key)
-    write_durably(plan, setup.plan.source)
-    process = KeyHolderProcess(plan=plan, key=key, home=state.keyholder_home)
-    stack.callback(process.close)
-    return process
+        def close() -> tuple[Report, Files]:
+            held = {str(name): (out / str(name)).read_bytes() for name in names}
+            held[TRANSCRIPT_FILE] = self._sign_off()
+            return Report(json.loads(held[REPORT_FILE])), Files(held, {})
+
+        names = [row[0] for row in artefacts.rows(0) if isinstance(row, list)]
+        metrics = json.loads((out / "metrics.json").read_bytes())
+        return Run(self._plan, self._model, metrics, close)
+
+    def _sign_off(self) -> bytes:
+        """The signed transcript: whoever was in a sum signs all of it, at the end."""
+        transcript = self._transcript
+        artefacts = transcript.of_kind("artefacts")[-1]
+        survived = {n for e in transcript.of_kind("round") for n in e.rows(3)}
+        signed = {
+            e.text(0)
+            for e in transcript.of_kind("signature")
+            if e.integer(1) == artefacts.sequence
+        }
+        left = [n for n in self._plan.names if n in survived - signed]
+        self._countersign(left, artefacts)
+        self._save(self._plan.rounds.count, -1)
+        now = {e.text(0) for e in transcript.entries[artefacts.sequence + 1 :]}
+        if missing := [n for n in left if n not in now]:
+            raise EngineError(
+                f"the run is complete, but not signed by {', '.join(missing)}",
+                hint="start the run again once they are back: it goes on from here",
+            )
+        data = transcript.to_bytes()
+        if self._out is not None:
+            write_durably(self._out / TRANSCRIPT_FILE, data)
+        return data
 
 
 def _public_reason(dropout: Dropout) -> str:
@@ -484,10 +471,6 @@ def _public_reason(dropout: Dropout) -> str:
     known = isinstance(dropout.error, ProtocolError | BudgetExceeded)
     why = str(dropout.error) if known else type(dropout.error).__name__
     return f"{dropout.client} ({dropout.step}): {why}"
-
-
-def _now() -> int:
-    return int(time.time())
 
 
 def _finite(figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A carrier in this process, over members with real homes, that fails on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import final
+
+from secure_fl.engines.clients import Lost
+from secure_fl.engines.requests import Action, Hello, Parcel, Request
+
+from .banks import Banks
+
+# Given who is asked to do what, and how often anything was sent before.
+Fault = Callable[[str, tuple[Action, ...], int], str]
+
+
+@final
+class Network:
+    """Each parcel meets a new process of its member, when its reply is fetched.
+
+    ``fault`` says what becomes of a parcel: "" (it arrives), "lost" (it does not),
+    "silent" (it does, and the reply is lost), "crash" (the aggregator dies before any
+    parcel of this exchange has left).
+    """
+
+    def __init__(
+        self, banks: Banks, fault: Fault = lambda name, actions, sent: ""
+    ) -> None:
+        self.banks = banks
+        self.fault = fault
+        self.away: set[str] = set()
+        self.extra: dict[int, str] = {}  # nodes beside everybody's own
+        self.exchanges = 0
+        self._waiting: dict[str, tuple[int, Parcel, str]] = {}
+
+    @property
+    def _names(self) -> dict[int, str]:
+        return {node: name for name, node in self.banks.nodes.items()} | self.extra
+
+    def nodes(self) -> Sequence[int]:
+        return [n for n, name in self._names.items() if name not in self.away]
+
+    def send(self, parcels: Mapping[int, Parcel], *, group: str) -> Mapping[int, str]:
+        tickets = {}
+        fates = {}
+        for node, parcel in parcels.items():
+            name = self._names[node]
+            request, _ = Request.of(parcel)
+            greeting = all(isinstance(a, Hello) for a in request.actions)
+            fates[node] = (
+                "" if greeting else self.fault(name, request.actions, self.exchanges)
+            )
+        if "crash" in fates.values():
+            raise KeyboardInterrupt
+        for node, parcel in parcels.items():
+            ticket = f"{self.exchanges}-{node}"
+            tickets[node] = ticket
+            self._waiting[ticket] = (node, parcel, fates[node])
+        self.exchanges += 1
+        return tickets
+
+    def receive(
+        self, tickets: Collection[str], *, timeout: float
+    ) -> Iterator[tuple[str, Parcel | Lost]]:
+        for ticket in sorted(tickets):
+            node, parcel, fate = self._waiting.pop(ticket)
+            name = self._names[node]
+            if fate == "lost" or name in self.away:
+                yield ticket, Lost("the line is dead")
+                continue
+            answer = self.banks.member(name).handle(parcel, node=node)
+            yield ticket, Lost("the line is dead") if fate == "silent" else answer

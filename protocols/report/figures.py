@@ -193,7 +193,7 @@ def epsilon(costs: Spent, delta: float) -> float:
 def _epsilon_of_sums(costs: Spent, delta: float) -> float:
     by_rdp, close = _rdp(costs, delta), close_to(costs)
     rest = delta - close.more(by_rdp) if close else 0.0
-    if close is None or rest < delta / 2:
+    if close is None or rest <= 0:
         return by_rdp
     if close.costs.sampled:
         return min(by_rdp, epsilon(close.costs, rest))

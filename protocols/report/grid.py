@@ -127,9 +127,9 @@ def _release(terms: Terms, words: int, step: float, variance: float) -> Sum:
     else:
         l2 = u + root
     clients = terms.shares, terms.colluding
+    if variance > _MOST_VARIANCE:
+        raise Malformed("the noise is too large to be drawn")
     if terms.kind == SKELLAM:
-        if variance > _MOST_VARIANCE:
-            raise Malformed("the noise is too large to be drawn")
         return Sum(SKELLAM, terms.rate, variance, *clients, l2, words).checked()
     if words > _MOST_EXACT:
         raise Malformed("the vector is too long for discrete Gaussian noise")

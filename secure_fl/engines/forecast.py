@@ -2,10 +2,11 @@
 """What a run across machines will cost: bytes from the formats, seconds from a fit.
 
 Seconds of work are a sum of terms (once, per client, pair, value and byte) whose
-constants were fitted to rounds of this engine; ``benchmarks/forecast.py`` measures and
-fits again, on any machine.  They are CPU seconds, as on a machine with nothing else to
-do.  Training is not in them, its noise included, nor is a process that has to start:
-the seconds of an exchange hold that.
+constants were fitted to rounds of this engine, with chunks as large as by default;
+``benchmarks/forecast.py`` measures and fits again, on any machine.  They are CPU
+seconds, as on a machine with nothing else to do.  Not in them are training, its noise
+included, waiting for a disk, what a key holder does, and processes that have to start:
+the seconds of an exchange hold those.
 
 Everybody is there and nothing is tried twice; a dropout costs the aggregator more.
 """

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from ..engines import home
 from ..identity import Identity, key_to_text
 from ..randomness import SystemRandom
 
@@ -20,8 +21,9 @@ passphrase_option = click.option(
 
 
 def secret_bytes(passphrase: str | None) -> bytes | None:
-    """What the option gave, as bytes; None where it was not given."""
-    return None if passphrase is None else passphrase.encode()
+    """What the option gave, or the file that SECURE_FL_PASSPHRASE_FILE names, as bytes;
+    None where there is neither."""
+    return home.passphrase() if passphrase is None else passphrase.encode()
 
 
 @click.group("keys")

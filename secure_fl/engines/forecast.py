@@ -48,16 +48,16 @@ TERMS: Final = (
 _MACHINE: Final = "two cores of an x86-64 server"
 _SECONDS: Final[dict[str, tuple[Terms, Terms]]] = {
     "masking": (
-        (2.51e-02, 6.96e-04, 7.95e-08, 2.39e-10, 2.23e-10, 6.58e-09),
-        (5.60e-03, 3.81e-03, 8.98e-06, 2.20e-08, 1.71e-09, 4.03e-09),
+        (1.88e-02, 3.85e-04, 7.41e-08, 0.0, 2.47e-10, 1.46e-08),
+        (5.99e-03, 1.93e-03, 4.60e-05, 2.94e-08, 1.95e-09, 2.44e-09),
     ),
     "one-time": (
-        (0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
-        (0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+        (2.03e-02, 9.62e-04, 6.47e-08, 1.36e-08, 0.0, 0.0),
+        (0.0, 4.41e-03, 0.0, 5.41e-08, 2.69e-09, 2.42e-09),
     ),
     "keyholder": (
-        (1.57e-02, 1.33e-04, 7.00e-08, 1.63e-08, 0.0, 7.85e-09),
-        (9.27e-03, 1.54e-03, 0.0, 7.09e-08, 2.67e-09, 5.62e-09),
+        (1.10e-02, 1.16e-04, 7.58e-08, 6.82e-09, 4.70e-11, 4.07e-09),
+        (7.37e-03, 6.69e-04, 5.89e-06, 5.14e-08, 2.62e-09, 3.69e-09),
     ),
 }
 
@@ -122,17 +122,17 @@ class Forecast:
         up, down = self.member_bytes
         sent, got = self.aggregator_bytes
         return {
-            "predicted_exchanges_a_round": len(self.exchanges),
-            "predicted_seconds_a_round": round(self.round_seconds, 1),
-            "predicted_seconds_of_a_members_work": _short(self.member_seconds),
-            "predicted_seconds_of_the_aggregators_work": _short(
+            "predicted_exchanges_per_round": len(self.exchanges),
+            "predicted_seconds_per_round": round(self.round_seconds, 1),
+            "predicted_seconds_of_the_run": round(self.run_seconds),
+            "predicted_seconds_of_work_at_a_member": _short(self.member_seconds),
+            "predicted_seconds_of_work_at_the_aggregator": _short(
                 self.aggregator_seconds
             ),
-            "predicted_seconds_of_the_run": round(self.run_seconds),
-            "predicted_bytes_a_member_sends_a_round": up,
-            "predicted_bytes_a_member_gets_a_round": down,
-            "predicted_bytes_the_aggregator_sends_a_round": sent,
-            "predicted_bytes_the_aggregator_gets_a_round": got,
+            "predicted_bytes_up_per_member_and_round": up,
+            "predicted_bytes_down_per_member_and_round": down,
+            "predicted_bytes_to_the_aggregator_per_round": got,
+            "predicted_bytes_from_the_aggregator_per_round": sent,
             "predicted_for": f"Flower, {self.exchange_seconds:g} s an exchange; work "
             f"as on {_MACHINE}; no training, no dropouts",
         }

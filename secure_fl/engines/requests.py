@@ -361,6 +361,11 @@ class Failure:
                 return cls(action, "engine", type(error).__name__)
 
 
+def _printable(text: str) -> str:
+    """Somebody else's words, fit for a log and a terminal."""
+    return "".join(c if c.isprintable() else " " for c in text[:1000])
+
+
 def _spent(reason: str) -> BudgetExceeded:
     """A member's own words: its figures are not ours to compute with."""
     error = BudgetExceeded.__new__(BudgetExceeded)
@@ -400,7 +405,7 @@ class Reply:
             case []:
                 pass
             case [int(action), str(kind), str(reason), str(client)]:
-                failure = Failure(action, kind, reason, client)
+                failure = Failure(action, kind, _printable(reason), client)
             case _:
                 raise ProtocolError("a failure that this version does not know")
         sizes = []

@@ -25,7 +25,7 @@ from ..files import write_durably
 from ..identity import Identity
 from ..model import GlobalModel
 from ..plan import Plan, verify_endorsement
-from ..privacy import read_export
+from ..privacy import LedgerExport, read_export
 from ..randomness import RandomSource
 from ..report import Report, build_report, render_html, render_text, to_json, tool_text
 from ..round import Aggregation, OpenedUpdate, log_form
@@ -401,6 +401,7 @@ class Rounds:
             )
             for m in plan.roster.members
         }
+        self._check_memory(exports)
         report = build_report(
             plan=plan, transcript=transcript, exports=exports, size=self._model.size
         )
@@ -426,6 +427,25 @@ class Rounds:
         self._save(plan.rounds.count, -1)  # before anybody signs it
         held[TRANSCRIPT_FILE] = self._sign_off()
         return Report(report), files
+
+    def _check_memory(self, exports: Mapping[str, LedgerExport]) -> None:
+        """Raises EngineError where a ledger has lost an update that a sum holds.
+
+        No report is written then: it would say too small an epsilon.
+        """
+        known = {
+            name: {ctx for release in export.releases() for ctx in release.contexts}
+            for name, export in exports.items()
+        }
+        for entry in self._opened:
+            for name in map(str, entry.rows(3)):
+                if entry.bytes_(2) not in known[name]:
+                    raise EngineError(
+                        f"the ledger of {name} does not hold its update of round "
+                        f"{entry.integer(0)}, which was opened",
+                        hint="its home was put back from an older copy: no epsilon is "
+                        "known for it, and no report of this run can be made",
+                    )
 
     def _reopened(self, artefacts: Entry) -> Run:
         """A run of which all is written but the last signatures."""

@@ -8,18 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from secure_fl.cli.plan import describe
 from secure_fl.engines.aggregator import aggregate
 from secure_fl.engines.clients import Lost
 from secure_fl.engines.forecast import EXCHANGE_SECONDS, TERMS, forecast, terms
 from secure_fl.engines.requests import Parcel
 from secure_fl.engines.sizes import round_sizes
-from secure_fl.plan import Plan
+from secure_fl.plan import Plan, load_plan
 from secure_fl.transcript import KEY_HOLDER
 
 from ..participants import plan_source
 from .banks import MODEL, PROTECTIONS, Banks
 from .network import Network
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = tuple(f"bank-{i:02}" for i in range(6))  # their tree of shares has a gap
 Bytes = dict[str, tuple[int, int]]  # by member: down, up
 
@@ -147,10 +149,24 @@ def test_a_large_vector_dominates_what_is_sent() -> None:
 
 def test_narrower_words_are_fewer_bytes() -> None:
     wide, _ = forecast(plan("masking"), 100_000).member_bytes
-    narrow, _ = forecast(
-        plan("masking", extra="word_bits = 16"), 100_000
-    ).member_bytes
+    narrow, _ = forecast(plan("masking", extra="word_bits = 16"), 100_000).member_bytes
     assert narrow == pytest.approx(wide / 2, rel=0.1)
+
+
+def test_plan_check_says_it() -> None:
+    made = load_plan(EXAMPLES / "credit_default" / "plan.toml")
+    facts = describe(made, latency=1.5, bandwidth=50.0)
+    size = facts["model_values"]
+    expected = forecast(
+        made.with_values(size), size, exchange_seconds=1.5, megabits=50.0
+    )
+    assert facts.items() >= expected.facts().items()
+    assert facts["predicted_seconds_per_round"] >= 6 * 1.5
+    assert "1.5 s an exchange" in facts["predicted_for"]
+    assert (
+        facts["predicted_bytes_up_per_member_and_round"]
+        > (facts["bytes_per_client_and_round"])
+    )
 
 
 def test_every_constant_has_its_term() -> None:

@@ -67,7 +67,9 @@ the run is found out, and has no report. Where a run ended with an error, the wo
 its own.
 
 "Charged" counts releases in ledgers, "opened" those that are in a sum. A member may be
-charged for an update that no sum holds: it may have left its host.
+charged for an update that no sum holds: it may have left its host. A round may lack
+more members than the row's: one that was killed is let in again a minute later, and
+two faults of hosts may share a round.
 
 """
 

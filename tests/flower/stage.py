@@ -156,7 +156,7 @@ def words(agreed: Agreed, ended: Ended) -> str:
     status = agreed.status
     if status is None or status.state == "running":
         return f"Flower: {ended.status} {ended.details}".strip()
-    return f"{status.reason} ({status.hint})"
+    return f"{status.reason} ({status.hint})" if status.hint else status.reason
 
 
 def checked(c: Course, agreed: Agreed, ended: Ended) -> None:

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := ckks,train,hf,exact,flower,report,examples,dev
+EXTRAS := ckks,train,hf,exact,flower,simulation,report,examples,dev
 # One process per core, each with one thread: the tests are many and small.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses=auto --maxprocesses=4 --dist=worksteal
 # One file pins what must be pinned; see README, "Choosing a PyTorch build".

@@ -45,7 +45,7 @@ TERMS: Final = (
 )
 """What the constants are for: of a member, and of the aggregator."""
 
-_MACHINE: Final = "two cores of an x86-64 server"
+_MACHINE: Final = "two cores"  # of an x86-64 server
 _SECONDS: Final[dict[str, tuple[Terms, Terms]]] = {
     "masking": (
         (1.88e-02, 3.85e-04, 7.41e-08, 0.0, 2.47e-10, 1.46e-08),
@@ -125,16 +125,14 @@ class Forecast:
             "predicted_exchanges_per_round": len(self.exchanges),
             "predicted_seconds_per_round": round(self.round_seconds, 1),
             "predicted_seconds_of_the_run": round(self.run_seconds),
-            "predicted_seconds_of_work_at_a_member": _short(self.member_seconds),
-            "predicted_seconds_of_work_at_the_aggregator": _short(
-                self.aggregator_seconds
-            ),
-            "predicted_bytes_up_per_member_and_round": up,
-            "predicted_bytes_down_per_member_and_round": down,
-            "predicted_bytes_to_the_aggregator_per_round": got,
-            "predicted_bytes_from_the_aggregator_per_round": sent,
-            "predicted_for": f"Flower, {self.exchange_seconds:g} s an exchange; work "
-            f"as on {_MACHINE}; no training, no dropouts",
+            "predicted_seconds_at_a_member": _short(self.member_seconds),
+            "predicted_seconds_at_aggregator": _short(self.aggregator_seconds),
+            "predicted_bytes_up_per_member": up,
+            "predicted_bytes_down_per_member": down,
+            "predicted_bytes_to_aggregator": got,
+            "predicted_bytes_from_aggregator": sent,
+            "predicted_for": f"{self.exchange_seconds:g} s an exchange, {_MACHINE}, "
+            "no training",
         }
 
 

@@ -294,7 +294,7 @@ class MemberHome:
         path = self._run_folder(run_id) / "training.lock"
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            file = path.open("w")
+            file = open(os.open(path, os.O_RDWR | os.O_CREAT, _PRIVATE), "w")  # noqa: SIM115
         except OSError as error:
             raise EngineError(f"cannot write {path}: {error.strerror}") from None
         with file:

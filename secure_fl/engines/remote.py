@@ -147,7 +147,7 @@ class RemoteClients:
         node_of = {ticket: node for node, ticket in tickets.items()}
         found: dict[str, bytes] = {}
         for ticket, answer in self._carrier.receive(
-            list(node_of), timeout=min(self._patience, 4 * _GRACE)
+            list(node_of), timeout=min(self._patience, 4 * _GRACE + len(nodes))
         ):
             node = node_of[ticket]
             if isinstance(answer, Lost):

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_key,
 )
 
-from secure_fl.cli.certificates import group
+from secure_fl.cli.main import cli
 from secure_fl.engines.certificates import (
     MAX_DAYS,
     make_node_key,
@@ -37,7 +37,7 @@ HOST = "aggregator.example.org"
 
 def certs(capsys: pytest.CaptureFixture[str], *args: str | Path) -> str:
     """``secure-fl certs ARGS``, and what it printed.  Raises what it raises."""
-    group.main([str(arg) for arg in args], "secure-fl certs", standalone_mode=False)
+    cli.main(["certs", *map(str, args)], "secure-fl", standalone_mode=False)
     return capsys.readouterr().out
 
 
@@ -209,7 +209,7 @@ def test_no_host_and_no_such_number_of_days(tmp_path: Path) -> None:
             make_server_certificate(tmp_path / "tls", [HOST], days=days)
     assert not (tmp_path / "tls").exists()
     with pytest.raises(click.UsageError, match="host"):
-        group.main(["superlink", str(tmp_path / "tls")], standalone_mode=False)
+        cli.main(["certs", "superlink", str(tmp_path / "tls")], standalone_mode=False)
 
 
 def test_it_says_what_goes_to_whom(

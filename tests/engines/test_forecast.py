@@ -164,8 +164,7 @@ def test_plan_check_says_it() -> None:
     assert facts["predicted_seconds_per_round"] >= 6 * 1.5
     assert "1.5 s an exchange" in facts["predicted_for"]
     assert (
-        facts["predicted_bytes_up_per_member_and_round"]
-        > (facts["bytes_per_client_and_round"])
+        facts["predicted_bytes_up_per_member"] > (facts["bytes_per_client_and_round"])
     )
 
 

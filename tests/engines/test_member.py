@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import stat
+import time
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ from secure_fl.engines.requests import (
 from secure_fl.errors import BudgetExceeded, EngineError, UsageError
 from secure_fl.identity import Identity
 from secure_fl.plan import verify_endorsement
-from secure_fl.privacy import NonPrivate, private_update, read_export
+from secure_fl.privacy import NonPrivate, read_export
 from secure_fl.transcript import KEY_HOLDER
 
 from .banks import MODEL, NOW, PROTECTIONS, RANDOM, Banks, Update, why
@@ -99,7 +100,7 @@ def test_a_home_is_closed_and_its_plans_and_runs_hold_no_secret(banks: Banks) ->
     plan, run = banks.plan.hash.hex(), banks.run_id.hex()
     kept = [f"plans/{plan}/{x}" for x in ("plan.toml", "endorsement", "settings.toml")]
     kept += [f"runs/{run}/{x}" for x in ("begin.cbor", "model.safetensors")]
-    assert beside == set(kept)
+    assert beside == {*kept, f"runs/{run}/training.lock"}
     # What is there is what the aggregator has too, but for paths and a public proof.
     assert (home / kept[0]).read_bytes() == banks.plan.source
     assert (home / kept[4]).read_bytes() == MODEL.to_bytes()
@@ -277,38 +278,16 @@ def test_a_signature_that_was_lost_is_given_again(banks: Banks) -> None:
 
 
 @pytest.mark.parametrize("kind", ["private", "unprotected"])
-def test_two_processes_that_train_at_once(banks: Banks, kind: str) -> None:
-    """Each is given the request; one update is made of it, under one charge."""
-    make = getattr(banks, kind)(ME)
-    inner: list[Reply] = []
-
-    def train(r: sfl.ClientRound) -> Update:
-        if not inner:
-            inner.append(Reply((), None))
-            if kind == "private":
-                vector, reservation = banks.vectors[ME], r._reserve()
-                inner[0] = banks.ask(ME, Train(0, 0))
-                return private_update(vector, reservation)
-            inner[0] = banks.ask(ME, Train(0, 0))
-        return make(r)  # type: ignore[no-any-return]
-
-    banks.trainers[ME] = train
-    banks.open((0, 0))
-    outer = banks.ask(ME, Train(0, 0))
-    assert [inner[0].failure is None, outer.failure is None].count(True) == 1
-    assert banks.states(ME) == ["reserved"]
-    assert not banks.get(ME, Train(0, 0))
-    assert len(banks.trained) == 2
-
-
-def test_two_real_processes_that_train_at_once(banks: Banks) -> None:
-    """Both are in the trainer before either charges; SQLite's locks decide."""
+def test_two_processes_that_are_asked_to_train(banks: Banks, kind: str) -> None:
+    """The second waits for the first, and has nothing left to do."""
     fork = multiprocessing.get_context("fork")
-    together, answers = fork.Barrier(2), fork.SimpleQueue()
+    begun, answers = fork.SimpleQueue(), fork.SimpleQueue()
+    make = getattr(banks, kind)(ME)
 
     def train(r: sfl.ClientRound) -> Update:
-        together.wait(timeout=60)
-        return banks.private(ME)(r)
+        begun.put(None)
+        time.sleep(0.5)  # the other one is there by now
+        return make(r)  # type: ignore[no-any-return]
 
     def one() -> None:
         answers.put(banks.ask(ME, Train(0, 0)).failure is None)
@@ -321,7 +300,9 @@ def test_two_real_processes_that_train_at_once(banks: Banks) -> None:
     for process in processes:
         process.join(timeout=120)
     assert [process.exitcode for process in processes] == [0, 0]
-    assert sorted([answers.get(), answers.get()]) == [False, True]
+    assert [answers.get(), answers.get()] == [True, True]
+    begun.get()
+    assert begun.empty()
     assert banks.states(ME) == ["reserved"]
 
 

@@ -244,6 +244,9 @@ def back_again(made: Made, rows: list[Row]) -> None:
     rows[place] = ("failure", failure, rows[place][2])
     while rows[place + 1][0] == "signature":
         del rows[place + 1]
+    for at in reversed(of_kind(rows, "signature")):
+        if rows[at][1][0] == "bank-d":  # it is in no sum now, and signs no end
+            del rows[at]
 
 
 def attempt_1000(made: Made, rows: list[Row]) -> None:

@@ -138,12 +138,11 @@ def survivor_left_out(f: Forge) -> None:
     at = of_kind(f.rows, "round")[0]
     body = f.rows[at][1]
     body[3], body[4] = list(NAMES[:3]), 4
-    signed_by = [
-        i
-        for i in of_kind(f.rows, "signature")
-        if f.rows[i][1][0] == "bank-d" and f.rows[i][1][1] == f.rows[at][2]
-    ]
-    del f.rows[signed_by[0]]
+    others = [f.rows[i][1][3] for i in of_kind(f.rows, "round")[1:]]
+    if not any("bank-d" in names for names in others):
+        for i in reversed(of_kind(f.rows, "signature")):
+            if f.rows[i][1][0] == "bank-d":
+                del f.rows[i]
 
 
 def input_after_request(f: Forge) -> None:

@@ -259,6 +259,7 @@ COLLUDING = {
         # Signed by everybody, these are other stories than the first, not impossible
         # ones; the ledgers or the model then tell.
         "another first model",
+        "member's signature dropped",
         "failed attempt hidden",
         "another model after",
         "signature renamed",

@@ -63,6 +63,7 @@ _log = logging.getLogger("secure_fl")
 
 _POLL: Final = 0.2  # seconds between two questions for a message
 _AWAY: Final = 1.0  # the same, of a SuperNode that does not answer
+_SILENCE: Final = 900.0  # without a message: longer than most, and it may hang
 _HEARTBEAT: Final = 15.0  # the SuperNode's patience is 30 s, then 60 s
 
 # A run may call itself an agent's.  Nobody else would take its messages, and the
@@ -189,13 +190,20 @@ def _serve(
     supernode: SuperNode | None,
 ) -> NoReturn:
     answers = supernode is None  # one that begins now is no surprise
+    heard = time.monotonic()
     while True:
         if supernode is not None:
+            if time.monotonic() - heard > _SILENCE:
+                # A line that is cut at a bad moment leaves it alive and deaf for ever.
+                _log.info("no message for long: the SuperNode is started again")
+                supernode.stop()
+                heard = time.monotonic()
             supernode.keep()
         try:
             task = client.AcquireTask(AcquireTaskRequest(supported_task_types=_TASKS))
         except httpx.HTTPError as error:
-            _check_refusal(error, api)
+            if supernode is None:  # one of ours refuses while its clock is set, say
+                _check_refusal(error, api)
             if answers:
                 _log.warning("the SuperNode at %s is away: %s", api.address, error)
             answers = False
@@ -206,6 +214,7 @@ def _serve(
         answers = True
         if task.token:
             _work(task.token, app, api, home, supernode)
+            heard = time.monotonic()
         else:
             time.sleep(_POLL)
 

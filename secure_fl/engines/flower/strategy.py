@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import NoReturn, final
+from typing import Final, NoReturn, final
 
 from flwr.app import DEFAULT_TTL, ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
@@ -28,6 +28,7 @@ from .moves import InnerStep, check_strategy
 
 __all__ = ["SecureAggregation"]
 
+_MOST_NAMES: Final = 20
 _log = logging.getLogger("flwr")  # beside Flower's own lines about the run
 
 Evaluate = Callable[[int, ArrayRecord], MetricRecord | None]
@@ -132,7 +133,9 @@ class SecureAggregation(Strategy):
         plan = load_plan(self._home / PLAN_FILE)
         _log.info("Secure aggregation, %s step:", type(self._strategy).__name__)
         _log.info("\t├── Plan: %s (%s)", plan.name, plan.hash.hex())
-        _log.info("\t├── Members: %s", ", ".join(plan.names))
+        few = len(plan.names) <= _MOST_NAMES
+        members = ", ".join(plan.names) if few else str(len(plan.names))
+        _log.info("\t├── Members: %s", members)
         _log.info("\t├── Needed: %d", max(plan.threshold, plan.min_clients))
         _log.info("\t├── Protection: %s", plan.protection.kind)
         _log.info("\t├── Arrays reach clients as float32, in the order of their names")

@@ -132,15 +132,17 @@ class SuperNode:
             os.close(read)
 
     def stop(self) -> None:
-        """Let it take its leave of the SuperLink, and end it."""
-        if self._process is None:
+        """Let it take its leave of the SuperLink, and end it; :meth:`keep` starts it
+        again."""
+        process, self._process = self._process, None
+        if process is None:
             return
-        self._process.terminate()
+        process.terminate()
         try:
-            self._process.wait(_PATIENCE)
+            process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            process.kill()
+            process.wait()
 
 
 def end_with_parent(number: signal.Signals) -> None:

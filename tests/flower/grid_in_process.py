@@ -62,6 +62,13 @@ def carried(message: Message) -> tuple[Message, int]:
     return arrived, size
 
 
+def in_a_run() -> None:
+    """What Flower sets in the process of a ServerApp: messages need it."""
+    TaskIdentity.run_id = RUN_ID
+    TaskIdentity.node_id = SUPERLINK_NODE_ID
+    TaskIdentity.task_id = 1
+
+
 class GridInProcess(Grid):
     """``replies`` keeps all that ever reached the aggregator; ``sent`` what left it."""
 
@@ -80,10 +87,7 @@ class GridInProcess(Grid):
         self.largest = 0
         self._waiting: list[Message] = []
         self._open: set[str] = set()  # tickets without a reply
-        # What Flower sets in the process of a ServerApp.
-        TaskIdentity.run_id = RUN_ID
-        TaskIdentity.node_id = SUPERLINK_NODE_ID
-        TaskIdentity.task_id = 1
+        in_a_run()
 
     def get_node_ids(self) -> Iterable[int]:
         return list(self.nodes)

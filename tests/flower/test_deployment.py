@@ -82,6 +82,7 @@ def check_who_gets_in(folder: Path) -> None:
         raise Broken(it.processes())
 
 
+@pytest.mark.long
 def test_tls_and_node_authentication(tmp_path: Path) -> None:
     with pytest.raises(Broken) as caught:
         check_who_gets_in(tmp_path / "deployment")

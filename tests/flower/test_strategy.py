@@ -42,7 +42,7 @@ from secure_fl.errors import EngineError, PlanError, UsageError
 from secure_fl.model import GlobalModel
 
 from .consortium import Banks, found, plan_text
-from .grid_in_process import GridInProcess, Node
+from .grid_in_process import GridInProcess, Node, in_a_run
 
 STEPS: list[Callable[[], flower.FedAvg]] = [
     lambda: flower.FedAvgM(server_learning_rate=0.5, server_momentum=0.9),
@@ -50,6 +50,11 @@ STEPS: list[Callable[[], flower.FedAvg]] = [
     lambda: flower.FedYogi(eta=0.1),
     lambda: flower.FedAdagrad(eta=0.1),
 ]
+
+
+@pytest.fixture(autouse=True)
+def of_a_run() -> None:
+    in_a_run()
 
 
 def start(dtype: str = "float32") -> ArrayRecord:

@@ -218,6 +218,7 @@ def test_curves_are_nearly_those_of_gaussian_noise(rate: float) -> None:
     assert values == sorted(values)
 
 
+@pytest.mark.long
 def test_calibration_takes_hardly_more_noise_than_gaussian_noise_needs() -> None:
     for rate, count in ((1.0, 20), (0.05, 100)):
         for target in (0.5, 8.0):

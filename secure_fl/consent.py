@@ -25,7 +25,7 @@ from .privacy import Event, NonPrivate, epsilon, seen
 from .privacy.accounting import MIN_DELTA
 from .privacy.book import Book
 
-__all__ = ["SCHEMA", "Consent", "Verdict"]
+__all__ = ["SCHEMA", "Consent", "Limits", "Verdict"]
 
 SCHEMA: Final = "secure-fl/policy/1"
 _HINT: Final = "`secure-fl policy new` prints a policy with every line explained"
@@ -116,6 +116,18 @@ class Verdict:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a policy allows for its one data set, at its own delta."""
+
+    lineage: str
+    epsilon: float
+    epsilon_per_year: float
+    year: int
+    delta: float
+
+
+@final
 @dataclass(frozen=True)
 class Consent:
     """A checked policy.  Made by :meth:`load` or :meth:`parse`; never changes.
@@ -162,6 +174,18 @@ class Consent:
                     hint=f"write it as `{key} = ...`, once, on a line of its own",
                 )
         return cls(name, entries, {key: found[key][0] for key in tree})
+
+    @property
+    def limits(self) -> Limits:
+        """What may be spent, for whoever shows it beside what was."""
+        e = self._entries
+        return Limits(
+            e.lineage,
+            e.largest_epsilon,
+            e.largest_epsilon_per_year,
+            e.year,
+            e.largest_delta,
+        )
 
     @property
     def unprotected(self) -> bool:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 from importlib import resources
@@ -14,8 +13,8 @@ import click
 
 from ..ckks import key_bits
 from ..engines.forecast import EXCHANGE_SECONDS, MEGABITS, forecast
-from ..engines.setup import start_model
-from ..errors import PlanError, UsageError
+from ..engines.setup import checked_start
+from ..errors import UsageError
 from ..fixedpoint import packed_size
 from ..identity import Identity, key_to_text
 from ..model import GlobalModel
@@ -209,14 +208,8 @@ def complete(file: Path, start: Path | None, output: Path | None) -> None:
     keys = {m.name: key_to_text(m.public_key) for m in plan.roster.members}
     aggregator = key_to_text(plan.aggregator_key)
     holder = key_to_text(plan.keyholder_key) if plan.has_keyholder else None
-    model = start_model(plan, None if start is None else GlobalModel.load(start))
-    digest = hashlib.sha256(model.to_bytes()).hexdigest()
-    if plan.model.start_sha256 not in (None, digest):
-        raise PlanError(
-            "the start is another model",
-            key="model.start_sha256",
-            hint="leave it out, or take the file of this hash",
-        )
+    given = None if start is None else GlobalModel.load(start)
+    model, digest = checked_start(plan, given)
     completed = plan.with_values(model.size).completed(
         keys=keys,
         aggregator=aggregator,

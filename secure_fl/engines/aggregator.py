@@ -7,7 +7,6 @@ folder; a call for the same run goes on where the last one ended.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from .clients import Carrier
 from .remote import RemoteClients
 from .result import Move, Progress, Run
 from .rounds import Rounds
-from .setup import PLAN_FILE, TRANSCRIPT_FILE, require_empty, start_model
+from .setup import PLAN_FILE, TRANSCRIPT_FILE, checked_start, require_empty
 from .state import Checkpoint, RunState
 from .status import Status
 
@@ -155,14 +154,7 @@ def _check(plan: Plan, identity: Identity, move: Move | None) -> None:
 
 
 def _start(plan: Plan, model: GlobalModel | None) -> Checkpoint:
-    start = start_model(plan, model)
-    digest = hashlib.sha256(start.to_bytes()).hexdigest()
-    if plan.model.start_sha256 not in (None, digest):
-        raise PlanError(
-            "the start is another model",
-            key="model.start_sha256",
-            hint="all members start from the file of this hash",
-        )
+    start, _ = checked_start(plan, model)
     assert plan.run_id is not None
     plan.with_values(start.size)
     return Checkpoint(0, -1, start, Descent(plan).velocity, Transcript(plan.run_id), [])

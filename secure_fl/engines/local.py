@@ -27,6 +27,7 @@ from ..round import KEY_HOLDER, Participant
 from ..transcript import Entry
 from .clients import Take
 from .exchange import Link, by_threads
+from .home import check_budget
 from .keyholder import KeyHolderProcess
 from .setup import KEYHOLDER_FILE, PLAN_FILE, Setup
 
@@ -89,16 +90,9 @@ class LocalClients:
         self, endorsements: Callable[[Mapping[str, bytes]], Sequence[Entry]]
     ) -> None:
         """Checks that every member's budget has room for the whole run."""
-        plan = self._plan
         for ledger in self._ledgers.values():
-            ledger.check(
-                plan.lineage,
-                [plan.release] * plan.rounds.count,
-                delta=plan.privacy.delta,
-                limit=plan.privacy.epsilon,
-                view=plan.view,
-            )
-        endorsements({n: endorse(plan, i) for n, i in self._identities.items()})
+            check_budget(self._plan, ledger)
+        endorsements({n: endorse(self._plan, i) for n, i in self._identities.items()})
 
     def resume(self, entries: Sequence[Entry]) -> None:
         """The ledgers learn of opened sums that a crash kept them from noting."""

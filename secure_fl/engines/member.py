@@ -320,7 +320,7 @@ class _Trainee:
 
     def _open(self, start: Entry, round_index: int, attempt: int) -> Sequence[bytes]:
         try:
-            model = GlobalModel.from_bytes(self._request.body)
+            model = GlobalModel.from_bytes(self._request.body.data)
         except UsageError as error:
             raise FaultyAggregator(error.message) from None
         if round_index == 0:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, final
 
+from ..consent import Consent, Limits
 from ..errors import (
     ConsentRefused,
     EngineError,
@@ -27,7 +27,7 @@ from ..privacy.spending import Spending, spending
 from .home import MemberHome
 from .setup import PLAN_FILE
 
-__all__ = ["Account", "Limits", "MemberView", "PlanView", "is_home", "view_home"]
+__all__ = ["Account", "MemberView", "PlanView", "is_home", "view_home"]
 
 _APPLICATION_ID: Final = 0x53464C31  # of a ledger: "SFL1"
 _VERSION: Final = 1
@@ -74,18 +74,6 @@ class Account:
 
 @final
 @dataclass(frozen=True)
-class Limits:
-    """What the home's policy allows for its one data set, at its own delta."""
-
-    lineage: str
-    epsilon: float
-    epsilon_per_year: float
-    year: int
-    delta: float
-
-
-@final
-@dataclass(frozen=True)
 class MemberView:
     """A home as it was when it was looked at.
 
@@ -116,17 +104,21 @@ def view_home(folder: Path) -> MemberView:
         if (spent := spending(book)) is not None
     )
     consent = home.consent()
-    limits = None if consent is None else _limits(folder)
     plans = sorted((folder / "plans").glob(f"*/{PLAN_FILE}"))
     return MemberView(
-        tuple(_plan(home, path.parent, accounts) for path in plans),
+        tuple(_plan(home, path.parent, accounts, consent) for path in plans),
         accounts,
-        limits,
+        None if consent is None else consent.limits,
         _last_activity(folder),
     )
 
 
-def _plan(home: MemberHome, folder: Path, accounts: Sequence[Account]) -> PlanView:
+def _plan(
+    home: MemberHome,
+    folder: Path,
+    accounts: Sequence[Account],
+    consent: Consent | None,
+) -> PlanView:
     plan = Plan.known((folder / PLAN_FILE).read_bytes(), folder=folder)
     state: Literal["joined", "left", "refused"] = "joined"
     name = why = ""
@@ -135,7 +127,7 @@ def _plan(home: MemberHome, folder: Path, accounts: Sequence[Account]) -> PlanVi
     else:
         try:
             name = home.find(plan.hash).settings.name
-            if (consent := home.consent()) is not None:
+            if consent is not None:
                 consent.check_plan(plan)
         except (ConsentRefused, EngineError, UsageError) as error:
             state, why = "refused", error.message
@@ -163,18 +155,6 @@ def _in_run(
                 ]
                 return spent.charged, len(opened), spent.epsilon
     return 0, 0, None
-
-
-def _limits(folder: Path) -> Limits:
-    """Of a policy that was found to be whole."""
-    entries = tomllib.loads((folder / "policy.toml").read_text())
-    return Limits(
-        entries["lineage"],
-        float(entries["largest_epsilon"]),
-        float(entries["largest_epsilon_per_year"]),
-        entries["year"],
-        entries["largest_delta"],
-    )
 
 
 def _last_activity(folder: Path) -> float:

@@ -24,6 +24,7 @@ from .clients import Carrier, Lost, Take
 from .requests import (
     Action,
     Begin,
+    Body,
     Conclude,
     Countersign,
     Export,
@@ -142,7 +143,7 @@ class RemoteClients:
         if not nodes:
             return {}
         nonce = self._random.bytes(32)
-        parcels = {node: self._request("", node, [Hello(nonce)], b"") for node in nodes}
+        parcels = {node: self._request("", node, [Hello(nonce)]) for node in nodes}
         tickets = self._carrier.send(parcels, group=self._group)
         node_of = {ticket: node for node, ticket in tickets.items()}
         found: dict[str, bytes] = {}
@@ -208,7 +209,7 @@ class RemoteClients:
         if self._plan.rounds.train_early:
             asked.append(TrainEarly(round_index, attempt))
         actions = dict.fromkeys(names, asked)
-        for name, answer in self._ask(actions, body=model.to_bytes()):
+        for name, answer in self._ask(actions, Body(model.to_bytes())):
             if isinstance(answer, SecureFLError):
                 yield name, answer
             else:
@@ -295,15 +296,15 @@ class RemoteClients:
         self._waiting.setdefault(name, []).append(action)
 
     def _request(
-        self, name: str, node: int, actions: Sequence[Action], body: bytes
+        self, name: str, node: int, actions: Sequence[Action], body: Body | None = None
     ) -> Parcel:
         request = Request(
-            self._plan.hash, self._run_id, name, node, tuple(actions), body
+            self._plan.hash, self._run_id, name, node, tuple(actions), body or Body()
         )
         return request.to_parcel(self._aggregator)
 
     def _ask(
-        self, actions: Mapping[str, Sequence[Action]], *, body: bytes = b""
+        self, actions: Mapping[str, Sequence[Action]], body: Body | None = None
     ) -> Iterator[tuple[str, Reply | SecureFLError]]:
         """Each member's reply, or why there is none; what waits for it goes along."""
         self._status.asked(actions)
@@ -312,7 +313,7 @@ class RemoteClients:
             yield name, answer
 
     def _answers(
-        self, actions: Mapping[str, Sequence[Action]], body: bytes
+        self, actions: Mapping[str, Sequence[Action]], body: Body | None
     ) -> Iterator[tuple[str, Reply | SecureFLError]]:
         parcels: dict[int, Parcel] = {}
         name_of: dict[int, str] = {}

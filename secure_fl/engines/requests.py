@@ -11,6 +11,7 @@ by whom they come from.  What is here is between two ends of this package.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from ..identity import Identity
 __all__ = [
     "Action",
     "Begin",
+    "Body",
     "Conclude",
     "Countersign",
     "Export",
@@ -44,12 +46,14 @@ __all__ = [
     "Train",
     "TrainEarly",
     "hello_statement",
+    "printable",
 ]
 
 SPEC: Final = "secure-fl/requests/1"
 _REQUEST: Final = f"{SPEC} request"
 _HELLO: Final = f"{SPEC} hello"
 PART: Final = 4 << 20  # bytes of a body that travel as one piece
+_REASON: Final = 1000  # characters
 
 
 @final
@@ -254,6 +258,25 @@ def hello_statement(
 
 
 @final
+class Body:
+    """What goes along with a request, or with many: cut and hashed once."""
+
+    def __init__(self, data: bytes = b"") -> None:
+        self.data = data
+
+    @functools.cached_property
+    def digest(self) -> bytes:
+        return hashlib.sha256(self.data).digest()
+
+    @functools.cached_property
+    def parts(self) -> tuple[bytes, ...]:
+        return _cut([self.data])
+
+
+_NO_BODY: Final = Body()
+
+
+@final
 @dataclass(frozen=True)
 class Request:
     """Actions for ``member`` (``KEY_HOLDER`` for the key holder; "" asks any node who
@@ -267,7 +290,7 @@ class Request:
     member: str
     node: int
     actions: tuple[Action, ...]
-    body: bytes = field(default=b"", repr=False)
+    body: Body = field(default=_NO_BODY, repr=False)
 
     def _signed(self) -> list[wire.Value]:
         return [
@@ -276,13 +299,13 @@ class Request:
             self.member,
             self.node,
             [_action_to_wire(a) for a in self.actions],
-            hashlib.sha256(self.body).digest(),
+            self.body.digest,
         ]
 
     def to_parcel(self, aggregator: Identity) -> Parcel:
         signed = self._signed()
         signature = aggregator.sign(_REQUEST, signed)
-        return Parcel(wire.encode([SPEC, signed, signature]), _cut([self.body]))
+        return Parcel(wire.encode([SPEC, signed, signature]), self.body.parts)
 
     @classmethod
     def of(cls, parcel: Parcel) -> tuple[Request, bytes]:
@@ -301,8 +324,8 @@ class Request:
                 ],
                 bytes(signature),
             ] if spec == SPEC:
-                body = b"".join(parcel.body)
-                if hashlib.sha256(body).digest() != digest:
+                body = Body(b"".join(parcel.body))
+                if body.digest != digest:
                     raise ProtocolError("the body is not the one that the head names")
                 made = tuple(_action_of(a) for a in actions)
                 return cls(plan_hash, run_id, member, node, made, body), signature
@@ -361,9 +384,9 @@ class Failure:
                 return cls(action, "engine", type(error).__name__)
 
 
-def _printable(text: str) -> str:
-    """Somebody else's words, fit for a log and a terminal."""
-    return "".join(c if c.isprintable() else " " for c in text[:1000])
+def printable(text: str, most: int) -> str:
+    """Somebody else's words, fit for a log and a terminal: ``most`` characters."""
+    return "".join(c if c.isprintable() else " " for c in text[:most])
 
 
 def _spent(reason: str) -> BudgetExceeded:
@@ -387,7 +410,7 @@ class Reply:
     def to_parcel(self) -> Parcel:
         failure: list[wire.Value] = []
         if (f := self.failure) is not None:
-            failure = [f.action, f.kind, f.reason[:1000], f.client[:1000]]
+            failure = [f.action, f.kind, f.reason[:_REASON], f.client[:_REASON]]
         rows: list[wire.Value] = [[index, len(piece)] for index, piece in self.pieces]
         head = wire.encode([SPEC, rows, failure])
         return Parcel(head, _cut(piece for _, piece in self.pieces))
@@ -405,7 +428,7 @@ class Reply:
             case []:
                 pass
             case [int(action), str(kind), str(reason), str(client)]:
-                failure = Failure(action, kind, _printable(reason), client)
+                failure = Failure(action, kind, printable(reason, _REASON), client)
             case _:
                 raise ProtocolError("a failure that this version does not know")
         sizes = []

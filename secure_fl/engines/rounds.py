@@ -226,7 +226,7 @@ class Rounds:
             aggregator=self._aggregator,
             random=self._random,
         )
-        self._dropouts = dropouts = []
+        self._dropouts = []
         first: dict[str, Sequence[bytes]] = {}
         left_out: list[tuple[str, bytes]] = []  # of the transcript
         names = [n for n in self._plan.names if n not in self._excluded]
@@ -234,7 +234,7 @@ class Rounds:
         self._tell(index, attempt, aggregation.step)
         for name, answer in self._clients.open(index, attempt, self._model, names):
             if isinstance(answer, SecureFLError):
-                dropouts.append(Dropout(name, "keys", answer))
+                self._dropouts.append(Dropout(name, "keys", answer))
                 continue
             first[name] = answer
             for message in answer:
@@ -260,7 +260,7 @@ class Rounds:
         def on_step(step: str) -> None:
             if step == "vectors":
                 self._costs.enter("training")
-                self._train(index, attempt, set(first), dropouts)
+                self._train(index, attempt, set(first))
             self._costs.enter(step)
             self._tell(index, attempt, step)
 
@@ -269,27 +269,27 @@ class Rounds:
                 aggregation,
                 self._costs.metered(self._clients.tell),
                 first,
-                dropouts=dropouts,
+                dropouts=self._dropouts,
                 log=log,
                 on_step=on_step,
             )
         except ProtocolError as error:
-            self._fail(index, attempt, error, aggregation, dropouts)
+            self._fail(index, attempt, error, aggregation)
             return None
         finally:
             self._costs.leave()
-            self._heed(dropouts)
+            self._heed()
         self._vectors.opened(aggregation, left_out)
         return opened
 
-    def _heed(self, dropouts: list[Dropout]) -> None:
+    def _heed(self) -> None:
         """Leave out a dealer whom more members accuse than may collude.
 
         One of them is honest then, and its box was bad.  Fewer accusers prove nothing:
         they may be framing the dealer, and have left the attempt themselves.  A
         resumed run counts anew.
         """
-        for dropout in dropouts:
+        for dropout in self._dropouts:
             error = dropout.error
             if isinstance(error, FaultyClient) and error.client != dropout.client:
                 accusers = self._complaints.setdefault(error.client, set())
@@ -303,28 +303,25 @@ class Rounds:
         attempt: int,
         error: ProtocolError,
         aggregation: Aggregation,
-        dropouts: list[Dropout],
     ) -> None:
         # Only opening a sum raises it here: shares that their dealer committed to, or
         # a key that the key holder says it was sent.
         culprit = error.client if isinstance(error, FaultyClient) else ""
         if culprit:
             self._excluded.add(culprit)
-        reasons = [str(error), *map(_public_reason, dropouts)]
+        reasons = [str(error), *map(_public_reason, self._dropouts)]
         self._transcript.append(
             "failure", {0: index, 1: attempt, 2: "; ".join(reasons)[:1000], 3: culprit}
         )
-        for dropout in dropouts:
+        for dropout in self._dropouts:
             if isinstance(dropout.error, BudgetExceeded):
                 self._budget = dropout.error
         self._tell(index, attempt, "failed")
         if aggregation.omission:
             self._clients.release(aggregation.omission)
 
-    def _train(
-        self, index: int, attempt: int, present: set[str], dropouts: list[Dropout]
-    ) -> None:
-        gone = {d.client for d in dropouts}
+    def _train(self, index: int, attempt: int, present: set[str]) -> None:
+        gone = {d.client for d in self._dropouts}
         names = [n for n in self._plan.names if n in present - gone]
         for name, error in self._clients.train(
             index,
@@ -333,7 +330,7 @@ class Rounds:
             names,
             begins=lambda name: self._tell(index, attempt, "training", name),
         ):
-            dropouts.append(Dropout(name, "training", error))
+            self._dropouts.append(Dropout(name, "training", error))
             _log.warning("%s dropped out of round %d: %s", name, index, error)
 
     def _tell(self, index: int, attempt: int, step: str, client: str = "") -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "REPORT_FILE",
     "TRANSCRIPT_FILE",
     "Setup",
+    "checked_start",
     "discard",
     "prepare",
     "require_empty",
@@ -87,6 +88,22 @@ def start_model(plan: Plan, model: GlobalModel | None) -> GlobalModel:
     return initial_model(plan)
 
 
+def checked_start(plan: Plan, model: GlobalModel | None) -> tuple[GlobalModel, str]:
+    """:func:`start_model`, and the SHA-256 of its file in hexadecimal.
+
+    Raises PlanError where the plan says another.
+    """
+    start = start_model(plan, model)
+    digest = hashlib.sha256(start.to_bytes()).hexdigest()
+    if plan.model.start_sha256 not in (None, digest):
+        raise PlanError(
+            "the start is another model",
+            key="model.start_sha256",
+            hint="all members start from the file of this hash",
+        )
+    return start, digest
+
+
 def prepare(
     source: Plan,
     model: GlobalModel | None,
@@ -95,15 +112,7 @@ def prepare(
     random: RandomSource,
     stack: contextlib.ExitStack,
 ) -> Setup:
-    start = start_model(source, model)
-    given = source.model.start_sha256
-    start_hash = hashlib.sha256(start.to_bytes()).hexdigest()
-    if given is not None and given != start_hash:
-        raise PlanError(
-            "the start is another model",
-            key="model.start_sha256",
-            hint="all members start from the file of this hash",
-        )
+    start, start_hash = checked_start(source, model)
     parties = source.parties
     given_keys = [parties.aggregator, parties.keyholder]
     given_keys += [m.key for m in parties.members]

@@ -17,6 +17,7 @@ from secure_fl.engines.member import Member
 from secure_fl.engines.requests import (
     Action,
     Begin,
+    Body,
     Conclude,
     Countersign,
     Export,
@@ -156,6 +157,8 @@ class Banks:
     def request(self, name: str, *actions: Action, **other: Any) -> Request:
         """What the plan's aggregator asks of ``name``; ``other``: fields of a lie."""
         made = Request(self.plan.hash, self.run_id, name, self.nodes[name], actions)
+        if "body" in other:
+            other["body"] = Body(other["body"])
         return dataclasses.replace(made, **other)
 
     def send(self, name: str, parcel: Parcel) -> Reply:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import re
@@ -54,9 +55,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.syspath_prepend(str(EXAMPLE.parent / "credit_default"))
     monkeypatch.delenv("SECURE_FL_HOME", raising=False)
     monkeypatch.delenv("SECURE_FL_PASSPHRASE", raising=False)
-    from bank_consortium import run
-
-    yield run
+    yield importlib.import_module("bank_consortium.run")
     for name in [n for n in sys.modules if n.split(".")[0] == "bank_consortium"]:
         del sys.modules[name]
     sys.modules.pop("made_up", None)

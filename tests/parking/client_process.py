@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from secure_fl.errors import SecureFLError
 from secure_fl.identity import Identity
@@ -119,6 +119,8 @@ class Record:
 
 def _answer(call: Call) -> Iterable[bytes]:
     """The client, opened as a restarted process opens it, and what it says."""
+    if call.user is not None:
+        os.setuid(call.user)
     plan = Plan((call.folder / "plan.toml").read_bytes())
     home = call.folder / call.name
     client = ParkedParticipant(
@@ -154,17 +156,33 @@ def _answer(call: Call) -> Iterable[bytes]:
     return []
 
 
-def _child(call: Call, record: Record, out: int) -> int:
+class Fate(Protocol):
+    """What is to befall the process of one message; see :class:`Call`."""
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def kill_at(self) -> int | tuple[str, int]: ...
+
+    @property
+    def full_at(self) -> int | None: ...
+
+
+_F = TypeVar("_F", bound=Fate)
+
+
+def _child(
+    call: _F, answer: Callable[[_F], Iterable[bytes]], record: Record, out: int
+) -> int:
     record.kill_at = call.kill_at
     record.install()
     if call.full_at is not None:
         hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
         resource.setrlimit(resource.RLIMIT_FSIZE, (call.full_at, hard))
-    if call.user is not None:
-        os.setuid(call.user)
     hand_over = record.around("piece", os.write)
     try:
-        for piece in _answer(call):
+        for piece in answer(call):
             hand_over(out, _HEAD.pack(b"P", len(piece)) + piece)
     except SecureFLError as error:
         record.write(f"error {type(error).__name__}: {error}")
@@ -181,20 +199,25 @@ def _warm(plan: Plan) -> None:
         epsilon([plan.release] * releases, delta=plan.privacy.delta)
 
 
-def main() -> None:
-    """Calls on stdin, pieces and ends on stdout, until stdin ends."""
+def serve(
+    answer: Callable[[_F], Iterable[bytes]], *, warm: Callable[[Plan], None]
+) -> None:
+    """Calls on stdin, pieces and ends on stdout, until stdin ends.
+
+    ``answer`` runs in a fork, and ``warm`` before it.
+    """
     calls, out = sys.stdin.buffer, sys.stdout.fileno()
     while head := calls.read(4):
-        call: Call = pickle.loads(calls.read(int.from_bytes(head, "little")))
-        _warm(Plan((call.folder / "plan.toml").read_bytes()))
+        call: _F = pickle.loads(calls.read(int.from_bytes(head, "little")))
+        warm(Plan((call.folder / "plan.toml").read_bytes()))
         record = Record()
         child = os.fork()
         if child == 0:
-            os._exit(_child(call, record, out))
+            os._exit(_child(call, answer, record, out))
         _, status = os.waitpid(child, 0)
         end = pickle.dumps((os.waitstatus_to_exitcode(status), record.lines()))
         os.write(out, _HEAD.pack(b"E", len(end)) + end)
 
 
 if __name__ == "__main__":
-    main()
+    serve(_answer, warm=_warm)

@@ -18,7 +18,7 @@ from flwr.serverapp import Grid
 
 from ...errors import EngineError, ProtocolError
 from ..clients import Lost
-from ..requests import Parcel
+from ..requests import Parcel, printable
 from .records import from_records, to_records
 
 __all__ = ["GridCarrier"]
@@ -113,16 +113,12 @@ class GridCarrier:
 
 def _answer(message: Message) -> Parcel | Lost:
     if message.has_error():
-        return Lost(_printable(message.error.reason or "no reason was given"))
+        reason = message.error.reason or "no reason was given"
+        return Lost(printable(reason, _MOST_REASON))
     try:
         return from_records(message.content)
     except ProtocolError as error:
         return Lost(f"the reply cannot be read: {error}")
-
-
-def _printable(reason: str) -> str:
-    """Somebody else's words, fit for a log."""
-    return "".join(c if c.isprintable() else " " for c in reason[:_MOST_REASON])
 
 
 @contextlib.contextmanager

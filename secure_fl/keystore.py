@@ -126,6 +126,7 @@ CREATE TABLE IF NOT EXISTS parked (key BLOB PRIMARY KEY, state BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS writes (id INTEGER PRIMARY KEY, count INTEGER NOT NULL);
 """
 _KEY_BYTES: Final = 32
+_PATIENCE_MS: Final = 10_000  # with other processes of this client
 _COUNT_BYTES: Final = 8
 
 
@@ -147,7 +148,10 @@ class DiskKeystore:
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             self._db = sqlite3.connect(
-                path, timeout=10, isolation_level=None, check_same_thread=False
+                path,
+                timeout=_PATIENCE_MS / 1000,
+                isolation_level=None,
+                check_same_thread=False,
             )
             try:
                 self._db.execute("PRAGMA journal_mode=WAL")
@@ -274,6 +278,12 @@ class DiskKeystore:
             self._check()
         finally:
             self._db.execute("ROLLBACK")
+        # What was spent is overwritten in the database, and not in the log before it:
+        # that is cut off.  Beside others, or on a full disk, the next one does it.
+        self._db.execute("PRAGMA busy_timeout=0")
+        with contextlib.suppress(sqlite3.OperationalError):
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self._db.execute(f"PRAGMA busy_timeout={_PATIENCE_MS}")
 
     def _check(self) -> int:
         """The transactions so far.  Raises UsageError in a store that was restored."""

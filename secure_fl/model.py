@@ -53,6 +53,11 @@ class GlobalModel:
         """Number of values in all arrays."""
         return sum(a.size for a in self.arrays.values())
 
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Of each array, by name."""
+        return {name: a.shape for name, a in self.arrays.items()}
+
     def digest(self) -> bytes:
         """32 bytes over names, shapes and little-endian values."""
         parts: list[wire.Value] = [

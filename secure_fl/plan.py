@@ -106,6 +106,11 @@ class Plan:
     def names(self) -> tuple[str, ...]:
         return tuple(m.name for m in self.parties.members)
 
+    @property
+    def needed(self) -> int:
+        """The fewest members that a sum is opened over."""
+        return max(self.threshold, self.min_clients)
+
     def member(self, name: str) -> MemberEntry:
         for entry in self.parties.members:
             if entry.name == name:

@@ -7,6 +7,7 @@ state, and a store that was put back to an older copy answers nothing.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sqlite3
 import stat
@@ -307,6 +308,24 @@ def test_files_are_the_owners_and_hold_no_plain_secret(tmp_path: Path) -> None:
     for file in tmp_path.iterdir():
         assert stat.S_IMODE(file.stat().st_mode) & 0o077 == 0, file
         assert SECRET not in file.read_bytes()
+    store.close()
+
+
+@pytest.mark.parametrize("cut_off", [False, True])
+def test_what_was_spent_is_in_no_file(tmp_path: Path, cut_off: bool) -> None:
+    """Not in the log either; after a crash, once the store is opened again."""
+    store = disk(tmp_path)
+    store.park(CTX, SECRET)
+    files = [tmp_path / "store", tmp_path / "store-wal"]
+    with contextlib.closing(sqlite3.connect(tmp_path / "store")) as reader:
+        if cut_off:  # a reader keeps the log as it is, as a crash would
+            reader.execute("BEGIN")
+        ((sealed,),) = reader.execute("SELECT state FROM parked").fetchall()
+        assert any(sealed in file.read_bytes() for file in files)
+        spend(store)
+        assert cut_off == any(sealed in file.read_bytes() for file in files)
+    store = disk(tmp_path)
+    assert not any(sealed in file.read_bytes() for file in files)
     store.close()
 
 

@@ -34,7 +34,7 @@ from secure_fl.transcript import check_signature
 
 from .engines.distributed import text as distributed_text
 from .engines.support import NAMES, plan_text, start
-from .participants import Client, Participants
+from .participants import NOW, Client, Participants
 
 MODEL = start()
 
@@ -203,10 +203,33 @@ def test_a_late_message_is_nobodys_fault(world: World) -> None:
 def note(world: World, place: tuple[int, int], name: str, message: bytes) -> None:
     form = log_form(message)
     assert form is not None
-    world.log.append(
-        "message",
-        {0: place[0], 1: place[1], 2: name, 3: "", 4: form[0], 5: form[1]},
+    world.log.add_message(
+        *place,
+        sender=name,
+        receiver="",
+        message=message,
+        withheld=form == "withheld",
     )
+
+
+def note_round(
+    world: World, place: tuple[int, int], survivors: list[str], *, left: bool = True
+) -> None:
+    """``left``: whether clinic-a's ledger holds an update of that context."""
+    digest = bytes(32)
+    ctx = wire.digest("a context", *place)
+    if left and "clinic-a" in survivors:
+        reservation = world.participants["clinic-a"].reserve()
+        world.ledgers["clinic-a"].sent(reservation, ctx=ctx, now=NOW)
+    body: dict[int, wire.Value] = {0: place[0], 1: place[1], 2: ctx}
+    body |= {3: list(survivors), 4: len(survivors), 5: digest, 6: 0}
+    world.log.append("round", {**body, 7: digest, 8: digest})
+
+
+def sign(world: World, name: str = "clinic-a") -> None:
+    """The log as it is now."""
+    entries = world.log.entries
+    world.participants[name].countersign(entries, entries[-1])
 
 
 def test_a_participant_signs_what_it_has_read(world: World) -> None:
@@ -245,26 +268,86 @@ def test_a_message_of_an_opened_attempt_may_not(
     """Unless it was opened without us: what was lost on its way is nobody's fault."""
     participant = world.participants["clinic-a"]
     participant.open(0, 0, MODEL)
-    digest = bytes(32)
-    entry = world.log.append(
-        "round",
-        {
-            0: 0,
-            1: 0,
-            2: digest,
-            3: survivors,
-            4: len(survivors),
-            5: digest,
-            6: 0,
-            7: digest,
-            8: digest,
-        },
-    )
+    note_round(world, (0, 0), survivors)
     if "clinic-a" not in survivors:
-        participant.countersign(world.log.entries, entry)
+        sign(world)
         return
     with pytest.raises(FaultyAggregator, match="as we sent them"):
-        participant.countersign(world.log.entries, entry)
+        sign(world)
+
+
+@pytest.mark.parametrize("logged", ["as it was sent", "not", "of another", "elsewhere"])
+@pytest.mark.parametrize("survivors", [["clinic-a", "clinic-b"], ["clinic-b"]])
+def test_a_log_cut_in_the_middle_of_an_attempt_makes_nobody_forget(
+    world: World, survivors: list[str], logged: str
+) -> None:
+    """What it lacks of ours is looked for in the next one, by another process too."""
+    (advertise,) = world.participants["clinic-a"].open(0, 0, MODEL)
+    note(world, (0, 0), "clinic-b", b"\xa1\x00\x01")
+    if logged == "of another":
+        note(world, (0, 0), "clinic-c", advertise)
+    sign(world)
+    if logged == "as it was sent":
+        note(world, (0, 0), "clinic-a", advertise)
+    if logged == "elsewhere":
+        note(world, (0, 1), "clinic-a", advertise)
+    note_round(world, (0, 0), survivors)
+    if logged == "as it was sent" or (
+        "clinic-a" not in survivors and logged != "elsewhere"
+    ):
+        sign(world)
+        return
+    with pytest.raises(FaultyAggregator, match="as we sent them"):
+        sign(world)
+
+
+def test_a_sum_that_nothing_was_given_to_is_not_signed(world: World) -> None:
+    """All that it said is there, and no update of it has left."""
+    (advertise,) = world.participants["clinic-a"].open(0, 0, MODEL)
+    note(world, (0, 0), "clinic-a", advertise)
+    note_round(world, (0, 0), ["clinic-a", "clinic-b"], left=False)
+    with pytest.raises(FaultyAggregator, match="gave nothing to"):
+        sign(world)
+
+
+def test_what_was_signed_is_not_looked_for_again(world: World) -> None:
+    (advertise,) = world.participants["clinic-a"].open(0, 0, MODEL)
+    note(world, (0, 0), "clinic-a", advertise)
+    sign(world)
+    note_round(world, (0, 0), ["clinic-a"])
+    sign(world)
+    note(world, (1, 0), "clinic-a", advertise)
+    with pytest.raises(FaultyAggregator, match="as we sent them"):
+        sign(world)
+
+
+@pytest.mark.parametrize("end", ["round", "failure"])
+def test_what_is_remembered_ends_with_its_round(
+    resident_world: World, end: str
+) -> None:
+    """Three attempts of which no log says anything: the list does not grow."""
+    world = resident_world
+    participant = world.resident("clinic-a", world.plan)
+    world.participants["clinic-a"] = participant
+    for index in range(3):
+        participant.open(index, 0, MODEL)
+        world.log.append("failure", {0: index, 1: 0, 2: "too few", 3: ""})
+        sign(world)
+        assert remembered(participant) == [(index, 0)]
+        participant.open(index, 1, MODEL)
+        assert remembered(participant) == [(index, 0), (index, 1)]
+        if end == "round":
+            note_round(world, (index, 1), ["clinic-b"])
+            sign(world)
+            assert remembered(participant) == []
+
+
+def remembered(participant: Participant) -> list[tuple[object, ...]]:
+    """The places of messages that no log had, as they are parked."""
+    values = wire.decode(participant.park())
+    assert isinstance(values, list)
+    assert isinstance(values[6], list)
+    return [tuple(row[:2]) for row in values[6] if isinstance(row, list)]
 
 
 # -- what is parked -----------------------------------------------------------------
@@ -279,7 +362,7 @@ def test_what_another_version_parked_is_refused(resident_world: World) -> None:
     again = world.resident("clinic-a", world.plan)
     again.unpark(parked, no_values)
     assert again.park() == parked
-    for other in (["secure-fl/participant/2", *values[1:]], values[:-1], 7):
+    for other in (["secure-fl/participant/1", *values[1:]], values[:-1], 7):
         with pytest.raises(UsageError, match="another version") as caught:
             world.resident("clinic-a", world.plan).unpark(wire.encode(other), no_values)
         assert caught.value.hint

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import random
 from collections.abc import Callable
 
@@ -17,6 +18,7 @@ from secure_fl.transcript import (
     BODIES,
     SPEC,
     Entry,
+    Sent,
     Transcript,
     check_extension,
     check_signature,
@@ -40,19 +42,23 @@ START: dict[int, wire.Value] = {
 }
 
 
-def message(
-    sender: str, receiver: str, data: bytes, withheld: int = 0
-) -> dict[int, wire.Value]:
-    return {0: 0, 1: 0, 2: sender, 3: receiver, 4: data, 5: withheld}
+def say(log: Transcript, sender: str, data: bytes, *, withheld: bool = False) -> Entry:
+    return log.add_message(
+        0, 0, sender=sender, receiver="", message=data, withheld=withheld
+    )
+
+
+def sent(*data: bytes) -> list[Sent]:
+    return [(0, 0, hashlib.sha256(message).digest()) for message in data]
 
 
 def make() -> Transcript:
     log = Transcript(RUN)
     log.append("start", START)
     log.append("endorsement", {0: MEMBER.name, 1: bytes(64)})
-    log.append("message", message(MEMBER.name, "", b"keys"))
-    log.append("message", message("", "", b"cohort"))
-    log.append("message", message(MEMBER.name, "", b"shares", 1))
+    say(log, MEMBER.name, b"keys")
+    say(log, "", b"cohort")
+    say(log, MEMBER.name, b"shares", withheld=True)
     log.append("failure", {0: 0, 1: 0, 2: "too few", 3: ""})
     log.append(
         "round",
@@ -79,8 +85,16 @@ def items_of(log: Transcript) -> list[wire.Value]:
     return [e.data for e in log.entries]
 
 
-def packed(items: list[wire.Value], *, spec: str = SPEC, run: bytes = RUN) -> bytes:
-    return wire.encode([spec, run, items])
+MESSAGES: list[wire.Value] = [b"keys", b"cohort"]
+
+
+def packed(
+    items: list[wire.Value],
+    *,
+    messages: list[wire.Value] = MESSAGES,
+    run: bytes = RUN,
+) -> bytes:
+    return wire.encode([SPEC, run, items, messages])
 
 
 def test_a_transcript_there_and_back() -> None:
@@ -90,8 +104,53 @@ def test_a_transcript_there_and_back() -> None:
     assert again.head == log.head
     assert again.run_id == RUN
     assert again.to_bytes() == log.to_bytes()
-    assert [e.kind for e in again.of_kind("message")] == ["message"] * 3
+    keys, cohort, shares = again.of_kind("message")
+    assert [e.has_message for e in again.entries] == [False] * 2 + [True] * 2 + (
+        [False] * 6
+    )
+    assert (again.message(keys), again.message(cohort)) == (b"keys", b"cohort")
+    assert shares.bytes_(4) == hashlib.sha256(b"shares").digest()
     assert Transcript.from_bytes(Transcript(RUN).to_bytes()).head == genesis(RUN)
+
+
+def test_a_transcript_as_it_was_before_an_entry() -> None:
+    log = make()
+    cut = log.before(log.entries[3])
+    assert cut.entries == log.entries[:3]
+    assert cut.to_bytes() == packed(items_of(log)[:3], messages=[b"keys"])
+    say(cut, "", b"another cohort")
+    assert log.message(log.entries[3]) == b"cohort"
+
+
+@pytest.mark.parametrize(
+    ("messages", "why"),
+    [
+        ([], "the message of entry 2 is missing"),
+        ([b"keys"], "the message of entry 3 is missing"),
+        ([b"cohort"], "the message of entry 2 is missing or another one"),
+        ([b"cohort", b"keys"], "the message of entry 2 is missing or another one"),
+        ([b"keys", b"Cohort"], "the message of entry 3 is missing or another one"),
+        ([b"keys", b"cohort", b"shares"], "left over"),
+        ([b"keys", b"cohort", b"cohort"], "left over"),
+        ([b"keys", "cohort"], "not a byte string"),
+    ],
+)
+def test_every_message_is_beside_its_entry(
+    messages: list[wire.Value], why: str
+) -> None:
+    """No signature is over them: their hashes alone hold them."""
+    with pytest.raises(VerificationError, match=why):
+        Transcript.from_bytes(packed(items_of(make()), messages=messages))
+
+
+@pytest.mark.parametrize(("field", "value"), [(5, 2), (4, bytes(31)), (4, b"keys")])
+def test_the_entry_of_a_message_has_a_hash_and_a_flag(
+    field: int, value: wire.Value
+) -> None:
+    body = {**make().entries[2].body, field: value}
+    item = wire.encode({0: 0, 1: genesis(RUN), 2: "message", 3: body})
+    with pytest.raises(VerificationError, match=r"flag|does not have"):
+        Transcript.from_bytes(packed([item], messages=[b"keys"]))
 
 
 def test_an_entry_follows_the_hash_of_the_one_before() -> None:
@@ -195,12 +254,21 @@ def test_an_entry_of_another_shape_is_refused(
 ) -> None:
     item = wire.encode({0: 0, 1: genesis(RUN), 2: kind, 3: body})
     with pytest.raises(VerificationError):
-        Transcript.from_bytes(packed([item]))
+        Transcript.from_bytes(packed([item], messages=[]))
 
 
 @pytest.mark.parametrize(
     "value",
-    [0, [], [SPEC, RUN], [SPEC, RUN, [], 0], ["other", RUN, []], [SPEC, "run", []]],
+    [
+        0,
+        [],
+        [SPEC, RUN],
+        [SPEC, RUN, []],
+        [SPEC, RUN, [], 0],
+        [SPEC, RUN, [], [], []],
+        ["other", RUN, [], []],
+        [SPEC, "run", [], []],
+    ],
 )
 def test_another_document_is_refused(value: wire.Value) -> None:
     with pytest.raises(VerificationError, match="not a transcript"):
@@ -231,6 +299,7 @@ def test_mutated_transcripts_raise_verification_errors_only() -> None:
             continue
         # Only the last entry has nothing behind it that vouches for it.
         assert log.entries[:-1] == make().entries[:-1]
+        assert [log.message(e) for e in log.entries if e.has_message] == MESSAGES
 
 
 # -- signatures and extensions -------------------------------------------------
@@ -248,61 +317,61 @@ def test_a_countersignature_is_over_one_head() -> None:
     assert (entry.text(0), entry.integer(1)) == (MEMBER.name, 4)
 
 
-def extension(log: Transcript, sent: list[bytes], since: int = 0) -> bytes:
+def extension(log: Transcript, said: list[Sent], since: int = 0) -> bytes:
     head = log.entries[since].before
     return check_extension(
-        log.entries[since:], head=head, member=MEMBER.name, sent=sent
+        log.entries[since:], head=head, member=MEMBER.name, sent=said
     )
 
 
 def test_a_member_follows_the_log_from_where_it_signed() -> None:
     log = make()
-    assert extension(log, [b"keys", b"shares"]) == log.head
-    assert extension(log, [b"shares"], since=4) == log.head
+    assert extension(log, sent(b"keys", b"shares")) == log.head
+    assert extension(log, sent(b"shares"), since=4) == log.head
     assert extension(log, [], since=5) == log.head
     assert check_extension([], head=log.head, member="x", sent=[]) == log.head
 
 
 @pytest.mark.parametrize(
-    "sent",
+    "said",
     [
         [],
-        [b"keys"],
-        [b"shares", b"keys"],
-        [b"keys", b"shares", b"more"],
-        [b"keys", b"other"],
+        sent(b"keys"),
+        sent(b"shares", b"keys"),
+        sent(b"keys", b"shares", b"more"),
+        sent(b"keys", b"other"),
+        [*sent(b"keys"), (0, 1, sent(b"shares")[0][2])],  # in another attempt
     ],
 )
-def test_a_member_misses_or_disowns_a_message(sent: list[bytes]) -> None:
+def test_a_member_misses_or_disowns_a_message(said: list[Sent]) -> None:
     with pytest.raises(FaultyAggregator, match="as we sent them"):
-        extension(make(), sent)
+        extension(make(), said)
 
 
 def test_a_member_does_not_follow_another_log() -> None:
     log = make()
-    sent = [b"keys", b"shares"]
+    said = sent(b"keys", b"shares")
     with pytest.raises(FaultyAggregator, match="does not continue"):
-        check_extension(log.entries, head=bytes(32), member=MEMBER.name, sent=sent)
+        check_extension(log.entries, head=bytes(32), member=MEMBER.name, sent=said)
     with pytest.raises(FaultyAggregator, match="does not continue"):
         check_extension(
-            log.entries[1:], head=genesis(RUN), member=MEMBER.name, sent=sent
+            log.entries[1:], head=genesis(RUN), member=MEMBER.name, sent=said
         )
     gap = [*log.entries[:5], *log.entries[6:]]
     with pytest.raises(FaultyAggregator, match="does not continue"):
-        check_extension(gap, head=genesis(RUN), member=MEMBER.name, sent=sent)
+        check_extension(gap, head=genesis(RUN), member=MEMBER.name, sent=said)
     other = make().entries[2].data
     forked = dataclasses.replace(log.entries[3], data=other)
     entries = [*log.entries[:3], forked, *log.entries[4:]]
     with pytest.raises(FaultyAggregator, match="does not continue"):
-        check_extension(entries, head=genesis(RUN), member=MEMBER.name, sent=sent)
+        check_extension(entries, head=genesis(RUN), member=MEMBER.name, sent=said)
 
 
 def test_a_member_reads_what_it_signs() -> None:
     """The logged bytes hold another message in our name; the body shown is ours."""
     log = Transcript(RUN)
-    forged = log.append("message", message(MEMBER.name, "", b"never sent"))
-    shown: Entry = dataclasses.replace(forged, body={**forged.body, 4: b"what we sent"})
+    forged = say(log, MEMBER.name, b"never sent")
+    said = sent(b"what we sent")
+    shown = dataclasses.replace(forged, body={**forged.body, 4: said[0][2]})
     with pytest.raises(FaultyAggregator):
-        check_extension(
-            [shown], head=genesis(RUN), member=MEMBER.name, sent=[b"what we sent"]
-        )
+        check_extension([shown], head=genesis(RUN), member=MEMBER.name, sent=said)

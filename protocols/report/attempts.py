@@ -103,14 +103,13 @@ class _Reader:
                 refuse_log("V-MSG-1", f"{name!r} is nobody of this run")
 
     def _kind(self, entry: Entry) -> int:
-        data, withheld = entry.body[4:6]
         kind = _WITHHELD[self._way]
-        if withheld > 1 or (withheld and (kind < 0 or len(data) != 32)):
-            refuse_log("V-MSG-2", f"entry {entry.sequence}: nothing to be withheld")
-        if withheld:
+        if entry.message is None:
+            if kind < 0:
+                refuse_log("V-MSG-2", f"entry {entry.sequence}: nothing to be withheld")
             return kind
         try:
-            found = m.kind_of(data)
+            found = m.kind_of(entry.message)
         except Malformed as problem:
             refuse_log("V-MSG-2", f"entry {entry.sequence}: {problem}")
         if found == kind:
@@ -131,12 +130,12 @@ class _Reader:
             refuse_log("V-MSG-4", f"entry {entry.sequence}: {who} does not send that")
 
     def _parse(self, kind: int, entry: Entry) -> Message:
-        sender, receiver, data, withheld = entry.body[2:6]
-        if withheld:
-            self.withheld[sender] = data
+        sender, receiver, hashed = entry.body[2:5]
+        if entry.message is None:
+            self.withheld[sender] = hashed
             return Message(kind, sender, receiver, [])
         try:
-            parts = m.parse(data, kind, self.world)
+            parts = m.parse(entry.message, kind, self.world)
         except Malformed as problem:
             check = "V-PLAIN-1" if kind == m.PLAIN_REQUEST else "V-MSG-5"
             refuse_log(check, f"entry {entry.sequence}: {problem}")

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The log of a run: its chain, its order and its signatures (SPEC.md, section 4)."""
 
+import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from canonical import (
@@ -21,7 +22,7 @@ from canonical import (
 from plan import Plan
 
 FILE = "transcript.cbor"
-_FORMAT = "secure-fl/transcript/1"
+_FORMAT = "secure-fl/transcript/2"
 _KINDS: dict[str, tuple[type, ...]] = {
     "start": (bytes, bytes, bytes, str, int, int, bytes, int),
     "endorsement": (str, bytes),
@@ -31,18 +32,21 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "artefacts": (list,),
     "signature": (str, int, bytes),
 }
-_HASHES = {"start": (0, 2, 6), "round": (2, 5, 7, 8)}
+_HASHES = {"start": (0, 2, 6), "message": (4,), "round": (2, 5, 7, 8)}
 _SIGNATURES = {"endorsement": (1,), "signature": (2,)}
 _MOST_ATTEMPTS = 1000
 
 
 @dataclass(frozen=True)
 class Entry:
+    """One entry, with the message beside it: None where there is none."""
+
     sequence: int
     before: bytes
     kind: str
     body: list[Any]
     hash: bytes
+    message: bytes | None = None
 
 
 @dataclass
@@ -76,11 +80,12 @@ def _refuse(check: str, what: str) -> NoReturn:
 
 
 def read_entries(data: bytes) -> tuple[bytes, list[Entry]]:
-    """The run id and the entries, in one chain."""
+    """The run id and the entries, in one chain, each with its message."""
     try:
-        name, run_id, rows = parts(decode(data), str, bytes, list)
+        name, run_id, rows, messages = parts(decode(data), str, bytes, list, list)
         sized(run_id, 16)
-        if name != _FORMAT or not all(isinstance(row, bytes) for row in rows):
+        strings = all(isinstance(row, bytes) for row in rows + messages)
+        if name != _FORMAT or not strings:
             raise Malformed(f"it is no {_FORMAT} but {name[:80]!r}, or of other parts")
     except Malformed as problem:
         _refuse("V-LOG-1", str(problem))
@@ -95,7 +100,25 @@ def read_entries(data: bytes) -> tuple[bytes, list[Entry]]:
             _refuse("V-LOG-2", f"the chain breaks at entry {place}")
         before = entry.hash
         found.append(entry)
-    return run_id, found
+    return run_id, _with_messages(found, messages)
+
+
+def _with_messages(entries: list[Entry], messages: list[bytes]) -> list[Entry]:
+    """Each message in its entry, if it is the one whose hash stands there."""
+    left = messages[::-1]
+    found = []
+    for entry in entries:
+        if entry.kind == "message" and entry.body[5] == 0:
+            if not left:
+                _refuse("V-LOG-13", f"the message of entry {entry.sequence} is missing")
+            message = left.pop()
+            if hashlib.sha256(message).digest() != entry.body[4]:
+                _refuse("V-LOG-13", f"entry {entry.sequence} is of another message")
+            entry = replace(entry, message=message)
+        found.append(entry)
+    if left:
+        _refuse("V-LOG-13", f"{len(left)} messages are left over")
+    return found
 
 
 def _entry(row: bytes) -> Entry:
@@ -116,6 +139,8 @@ def _entry(row: bytes) -> Entry:
             signature(value)
     if kind == "start":
         sized(values[1], 16)
+    if kind == "message" and values[5] > 1:
+        raise Malformed("its flag is neither 0 nor 1")
     if kind == "round":
         for name in values[3]:
             text(name)
@@ -247,7 +272,7 @@ class _Reader:
             who = signer or "the aggregator"
             if key is None:
                 refuse(check, FILE, f"{who!r} signs entry {over.sequence} unasked")
-            label = "secure-fl/transcript/1 head"
+            label = "secure-fl/transcript/2 head"
             if sequence != over.sequence or not signed(key, made, label, over.hash):
                 _refuse(check, f"the signature of {who} over {over.sequence} is wrong")
         for signer in ("", *needed):

@@ -94,7 +94,7 @@ def describe(
         "threshold": plan.threshold,
         "min_clients": plan.min_clients,
         "max_colluding": parties.max_colluding,
-        "dropouts_allowed": len(plan.names) - max(plan.threshold, plan.min_clients),
+        "dropouts_allowed": len(plan.names) - plan.needed,
         "protection": plan.protection.kind,
         "word_bits": plan.encoding.word_bits,
         "step": plan.encoding.step,

@@ -21,12 +21,13 @@ import contextlib
 import fcntl
 import os
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
 import tomli_w
+from safetensors import SafetensorError, safe_open
 
 from .. import wire
 from ..consent import Consent
@@ -287,6 +288,15 @@ class MemberHome:
     def model(self, run_id: bytes) -> GlobalModel:
         """Raises UsageError where there is none."""
         return GlobalModel.load(self._model_file(run_id))
+
+    def model_shapes(self, run_id: bytes) -> Mapping[str, tuple[int, ...]] | None:
+        """Those of :meth:`model`, without reading its values; None where it is none."""
+        try:
+            with safe_open(self._model_file(run_id), "np") as file:
+                names = file.keys()
+                return {k: tuple(file.get_slice(k).get_shape()) for k in names}
+        except (OSError, SafetensorError):
+            return None
 
     @contextlib.contextmanager
     def training(self, run_id: bytes) -> Iterator[None]:

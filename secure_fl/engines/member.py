@@ -52,6 +52,7 @@ from .requests import (
     Train,
     TrainEarly,
     hello_statement,
+    printable,
 )
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ __all__ = ["Member"]
 _log = logging.getLogger("secure_fl")
 _SIMULATION: Final = 4  # fields of the log's first entry: see transcript.BODIES
 _START: Final = 6
+_REASON: Final = 200  # characters of what a library says of a model
 
 
 @final
@@ -96,7 +98,8 @@ class Member:
         """
         at = 0
         pieces: list[tuple[int, bytes]] = []
-        early: list[TrainEarly] = []
+        opened: Action | None = None
+        early: Train | None = None
         try:
             request, signature = Request.of(parcel)
             joined = self._joined(request)
@@ -105,23 +108,24 @@ class Member:
                 party = self._party(joined, request, stack)
                 for at, action in enumerate(request.actions):
                     if isinstance(action, TrainEarly):
-                        early += [action] * joined.plan.rounds.train_early
+                        place = action.round_index, action.attempt
+                        # Opened just now, which happens once: so is this begun once.
+                        if joined.plan.rounds.train_early and opened == Open(*place):
+                            early = Train(*place)
                         continue
                     for piece in party.act(action):
                         pieces.append((at, piece))  # before one fails, it has these
-            for action in early:  # with no database open, which no child may inherit
-                self._train_behind(joined, request, action)
+                    opened = action if isinstance(action, Open) else opened
+            if early is not None:  # with no database open, which no child may inherit
+                self._train_behind(joined, request, early)
         except Exception as error:
             ours = isinstance(error, SecureFLError)
             _log.warning("a request was not carried out: %s", error, exc_info=not ours)
             return Reply(tuple(pieces), Failure.of(at, error)).to_parcel()
         return Reply(tuple(pieces)).to_parcel()
 
-    def _train_behind(
-        self, joined: Joined, request: Request, action: TrainEarly
-    ) -> None:
+    def _train_behind(self, joined: Joined, request: Request, train: Train) -> None:
         """Over files that it opens itself: nothing of this process is shared."""
-        train = Train(action.round_index, action.attempt)
 
         def work() -> None:
             try:
@@ -303,10 +307,12 @@ class _Trainee:
         _check_beginning(self._plan, entries)
         if not self._home.begun(self._run_id):
             check_budget(self._plan, self._ledger)
+            # Before the beginning is on disk: once it is, what is lost stays lost, and
+            # no second log is signed from its start.
+            with contextlib.suppress(UsageError):  # by a process that was cut off
+                self._parked.join(log_head=genesis(self._run_id))
         if self._home.begin_run(self._run_id, data) != list(data):
             raise FaultyAggregator("the run has begun here with another log")
-        with contextlib.suppress(UsageError):  # it is there already, or lost
-            self._parked.join(log_head=genesis(self._run_id))
         _ = self._parked.session  # raises where it is lost
 
     def _start(self) -> Entry:
@@ -322,7 +328,10 @@ class _Trainee:
         try:
             model = GlobalModel.from_bytes(self._request.body.data)
         except UsageError as error:
-            raise FaultyAggregator(error.message) from None
+            raise FaultyAggregator(printable(error.message, _REASON)) from None
+        shapes = self._home.model_shapes(self._run_id)
+        if shapes is not None and model.shapes != shapes:
+            raise FaultyAggregator("the model has other arrays than before")
         if round_index == 0:
             # Later ones are bound by the context, which all members have to share.
             wanted = self._plan.model.start_sha256

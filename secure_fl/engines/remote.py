@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, final
 
 from .. import wire
@@ -18,6 +18,7 @@ from ..errors import EngineError, FaultyClient, ProtocolError, SecureFLError
 from ..identity import Identity
 from ..model import GlobalModel
 from ..plan import Plan
+from ..privacy import read_export
 from ..randomness import RandomSource
 from ..transcript import KEY_HOLDER, Entry, check_signature
 from .clients import Carrier, Lost, Take
@@ -40,13 +41,16 @@ from .requests import (
     hello_statement,
 )
 from .status import Status
+from .waves import Waves
 
 __all__ = ["RemoteClients"]
 
 _log = logging.getLogger("secure_fl")
 
 _GRACE: Final = 30.0  # seconds for the others once enough have answered
+_GREETING: Final = 120.0  # seconds for one, and one more for each node
 _LOOK_AGAIN: Final = 3.0  # seconds
+_IN_FLIGHT: Final = 64  # requests: few consortia have more members
 
 
 @final
@@ -77,9 +81,12 @@ class RemoteClients:
         self._keys = {m.name: m.public_key for m in plan.roster.members}
         if plan.has_keyholder:
             self._keys[KEY_HOLDER] = plan.keyholder_key
-        self._needed = max(plan.threshold, plan.min_clients)
+        self._needed = plan.needed
         self._nodes: dict[str, int] = {}
         self._strangers: set[int] = set()  # nodes that are nobody of this plan
+        self._silent: set[int] = set()  # nodes that did not say who they are
+        self._twins: dict[str, set[int]] = {}  # nodes that are one member
+        self._under_way = False
         self._waiting: dict[str, list[Action]] = {}
         self._signed: dict[str, int] = {}  # place of the last entry each signed
         self._group = "0"
@@ -99,10 +106,12 @@ class RemoteClients:
                 " then start the run again",
             )
         given.pop(KEY_HOLDER, None)
+        self._under_way = True
         self._show(endorsements(given))
 
     def resume(self, entries: Sequence[Entry]) -> None:
         """Waits until all are there, or as many as a round needs and half a minute."""
+        self._under_way = True
         self._status.enter("joining")
         self._find(set(self._keys), wait=_GRACE)
         self._find(set(self._keys), wait=self._patience, enough=self._needed)
@@ -118,8 +127,9 @@ class RemoteClients:
     ) -> dict[str, bytes]:
         """Ask nodes that nobody is known behind who they are, until ``wanted`` are.
 
-        Returns the endorsements of those found now.  Raises EngineError where two
-        nodes are one member: both would answer, out of two ledgers.
+        Returns the endorsements of those found now.  A member that two nodes are is
+        not there until one of them is gone: both would answer, out of two ledgers.
+        Raises EngineError for that where the run has not begun.
         """
         found: dict[str, bytes] = {}
         deadline = time.monotonic() + wait
@@ -129,7 +139,7 @@ class RemoteClients:
             for name, node in list(self._nodes.items()):
                 if node not in there:
                     del self._nodes[name]  # it may come back, under another number
-            found |= self._greet(sorted(there - known - self._strangers))
+            found |= self._greet(there - known - self._strangers, there=there)
             self._status.connected(self._nodes)
             missing = wanted - set(self._nodes)
             if not missing or (enough is not None and len(self._nodes) >= enough):
@@ -139,18 +149,20 @@ class RemoteClients:
                 return found
             time.sleep(min(_LOOK_AGAIN, left))
 
-    def _greet(self, nodes: Sequence[int]) -> dict[str, bytes]:
+    def _greet(self, nodes: Collection[int], *, there: set[int]) -> dict[str, bytes]:
+        twins, self._twins = self._twins, {}
         if not nodes:
             return {}
         nonce = self._random.bytes(32)
-        parcels = {node: self._request("", node, [Hello(nonce)]) for node in nodes}
-        tickets = self._carrier.send(parcels, group=self._group)
-        node_of = {ticket: node for node, ticket in tickets.items()}
+        # Who was silent comes last: it is not to keep the others from being asked.
+        order = sorted(nodes, key=lambda node: (node in self._silent, node))
+        waves = self._waves(order, lambda node: self._request("", node, [Hello(nonce)]))
         found: dict[str, bytes] = {}
-        for ticket, answer in self._carrier.receive(
-            list(node_of), timeout=min(self._patience, 4 * _GRACE + len(nodes))
-        ):
-            node = node_of[ticket]
+        behind: dict[str, set[int]] = {}
+        longest = _GREETING + len(nodes)
+        self._silent |= set(nodes)
+        for node, answer in waves.answers(timeout=min(self._patience, longest)):
+            self._silent.discard(node)
             if isinstance(answer, Lost):
                 continue  # asked again, where it is still there
             try:
@@ -166,13 +178,26 @@ class RemoteClients:
                 _log.warning("node %d is no party of this plan", node)
                 continue
             name, endorsement = who
+            behind.setdefault(name, set()).add(node)
+            found[name] = endorsement
+        for name, ours in behind.items():
+            # One that says nothing now may still be the member.
+            ours |= twins.get(name, set()) & there
             if name in self._nodes:
+                ours.add(self._nodes.pop(name))
+            if len(ours) == 1:
+                (self._nodes[name],) = ours
+                continue
+            del found[name]
+            self._twins[name] = ours
+            both = " and ".join(map(str, sorted(ours)))
+            if not self._under_way:
                 raise EngineError(
-                    f"two nodes are {name}: {self._nodes[name]} and {node}",
+                    f"two nodes are {name}: {both}",
                     hint="stop one: a member has one home, and one node",
                 )
-            self._nodes[name] = node
-            found[name] = endorsement
+            if twins.get(name) != ours:
+                _log.warning("%s stays out while two nodes are it: %s", name, both)
         return found
 
     def _introduced(
@@ -275,10 +300,13 @@ class RemoteClients:
             left = [n for n in self._plan.names if n not in exports]
             self._find(set(left), wait=max(0.0, deadline - time.monotonic()))
             for name, answer in self._ask({n: [Export()] for n in left}):
-                if isinstance(answer, SecureFLError):
-                    _log.warning("no ledger from %s: %s", name, answer)
+                try:
+                    data = b"".join(_pieces(answer))
+                    read_export(data, public_key=self._keys[name], client=name)
+                except SecureFLError as error:
+                    _log.warning("no ledger from %s: %s", name, error)
                 else:
-                    exports[name] = b"".join(p for _, p in answer.pieces)
+                    exports[name] = data
             missing = [n for n in self._plan.names if n not in exports]
             if not missing:
                 return exports
@@ -315,30 +343,31 @@ class RemoteClients:
     def _answers(
         self, actions: Mapping[str, Sequence[Action]], body: Body | None
     ) -> Iterator[tuple[str, Reply | SecureFLError]]:
-        parcels: dict[int, Parcel] = {}
         name_of: dict[int, str] = {}
         went_along: dict[str, list[Action]] = {}
-        for name, asked in actions.items():
+        for name in actions:
             node = self._nodes.get(name)
             if node is None:
                 yield name, EngineError(f"{name} is not connected")
                 continue
-            went_along[name] = along = self._waiting.pop(name, [])
-            parcels[node] = self._request(name, node, [*along, *asked], body)
+            went_along[name] = self._waiting.pop(name, [])
             name_of[node] = name
-        tickets = self._carrier.send(parcels, group=self._group)
-        waits = {ticket: name_of[node] for node, ticket in tickets.items()}
-        late = set(waits)
-        for ticket, answer in self._received(late):
-            name = waits[ticket]
+
+        def request(node: int) -> Parcel:
+            name = name_of[node]
+            return self._request(name, node, [*went_along[name], *actions[name]], body)
+
+        waves = self._waves(name_of, request)
+        for node, answer in self._received(waves):
+            name = name_of[node]
             reply = _read(name, answer)
             self._repeat(name, went_along[name], reply)
             if isinstance(reply, Reply) and reply.failure is not None:
                 yield name, reply.failure.to_error()
             else:
                 yield name, reply
-        for ticket in late:
-            name = waits[ticket]
+        for node in waves.left:
+            name = name_of[node]
             error = EngineError(f"{name} did not answer in time")
             self._repeat(name, went_along[name], error)
             yield name, error
@@ -359,18 +388,17 @@ class RemoteClients:
         left: list[Action] = [a for a in along if not isinstance(a, Train)]
         self._waiting[name] = left + self._waiting.get(name, [])
 
-    def _received(self, left: set[str]) -> Iterator[tuple[str, Parcel | Lost]]:
-        """Replies until all are there, or it is time to go on without those ``left``.
+    def _waves(self, nodes: Iterable[int], parcel: Callable[[int], Parcel]) -> Waves:
+        return Waves(self._carrier, nodes, parcel, group=self._group, most=_IN_FLIGHT)
 
-        A reply is taken out of ``left`` as it comes.
-        """
+    def _received(self, waves: Waves) -> Iterator[tuple[int, Parcel | Lost]]:
+        """Replies until all are there, or it is time to go on without the others."""
         begun = time.monotonic()
         deadline = begun + self._patience
         answered = 0
-        while left and (timeout := deadline - time.monotonic()) > 0:
-            for ticket, answer in self._carrier.receive(list(left), timeout=timeout):
-                left.discard(ticket)
-                yield ticket, answer
+        while waves.left and (timeout := deadline - time.monotonic()) > 0:
+            for node, answer in waves.answers(timeout=timeout):
+                yield node, answer
                 answered += not isinstance(answer, Lost)
                 if answered == self._needed:
                     took = time.monotonic() - begun

@@ -54,6 +54,7 @@ _REQUEST: Final = f"{SPEC} request"
 _HELLO: Final = f"{SPEC} hello"
 PART: Final = 4 << 20  # bytes of a body that travel as one piece
 _REASON: Final = 1000  # characters
+_NAME: Final = 31  # likewise: no member's is longer
 
 
 @final
@@ -323,7 +324,7 @@ class Request:
                     bytes(digest),
                 ],
                 bytes(signature),
-            ] if spec == SPEC:
+            ] if spec == SPEC and (len(plan_hash), len(run_id)) == (32, 16):
                 body = Body(b"".join(parcel.body))
                 if body.digest != digest:
                     raise ProtocolError("the body is not the one that the head names")
@@ -410,7 +411,7 @@ class Reply:
     def to_parcel(self) -> Parcel:
         failure: list[wire.Value] = []
         if (f := self.failure) is not None:
-            failure = [f.action, f.kind, f.reason[:_REASON], f.client[:_REASON]]
+            failure = [f.action, f.kind, f.reason[:_REASON], f.client[:_NAME]]
         rows: list[wire.Value] = [[index, len(piece)] for index, piece in self.pieces]
         head = wire.encode([SPEC, rows, failure])
         return Parcel(head, _cut(piece for _, piece in self.pieces))
@@ -428,7 +429,9 @@ class Reply:
             case []:
                 pass
             case [int(action), str(kind), str(reason), str(client)]:
-                failure = Failure(action, kind, printable(reason, _REASON), client)
+                failure = Failure(
+                    action, kind, printable(reason, _REASON), printable(client, _NAME)
+                )
             case _:
                 raise ProtocolError("a failure that this version does not know")
         sizes = []

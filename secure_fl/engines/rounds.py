@@ -242,19 +242,16 @@ class Rounds:
 
         def log(sender: str, receiver: str, message: bytes) -> None:
             form = log_form(message)
-            if self._vectors.keeps and (form is None or form[1]):
+            if self._vectors.keeps and form != "whole":
                 left_out.append((sender, message))
             if form is not None:
-                self._transcript.append(
-                    "message",
-                    {
-                        0: index,
-                        1: attempt,
-                        2: sender,
-                        3: receiver,
-                        4: form[0],
-                        5: form[1],
-                    },
+                self._transcript.add_message(
+                    index,
+                    attempt,
+                    sender=sender,
+                    receiver=receiver,
+                    message=message,
+                    withheld=form == "withheld",
                 )
 
         def on_step(step: str) -> None:
@@ -291,6 +288,8 @@ class Rounds:
         """
         for dropout in self._dropouts:
             error = dropout.error
+            if dropout.client not in self._plan.names:
+                continue  # a key holder, who is no member and cannot tell
             if isinstance(error, FaultyClient) and error.client != dropout.client:
                 accusers = self._complaints.setdefault(error.client, set())
                 accusers.add(dropout.client)
@@ -313,9 +312,12 @@ class Rounds:
         self._transcript.append(
             "failure", {0: index, 1: attempt, 2: "; ".join(reasons)[:1000], 3: culprit}
         )
+        left = set(self._plan.names) - self._excluded
         for dropout in self._dropouts:
             if isinstance(dropout.error, BudgetExceeded):
-                self._budget = dropout.error
+                left.discard(dropout.client)
+                if len(left) < self._plan.needed:  # one alone ends no run by saying so
+                    self._budget = dropout.error
         self._tell(index, attempt, "failed")
         if aggregation.omission:
             self._clients.release(aggregation.omission)

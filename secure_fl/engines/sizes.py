@@ -25,11 +25,9 @@ __all__ = ["Exchange", "RoundSizes", "round_sizes"]
 _HASH: Final = bytes(wire.HASH_BYTES)
 _SIGNATURE: Final = bytes(wire.SIGNATURE_BYTES)
 _KEY: Final = bytes(32)
-_NUMBER: Final = 1 << 12  # stands for places in the log, and weights
 _REQUEST: Final = 182  # bytes of a request beside name and message
 _REPLY: Final = 24  # of a reply beside its messages
 _PIECE: Final = 5  # of a reply's head, for each message in it
-_LOGGED: Final = 3  # of a request, for each entry of the log in it
 _MODEL: Final = 80  # of a model beside its values
 
 
@@ -55,7 +53,7 @@ class RoundSizes:
     vector_bytes
         of a client's vector as it is sent
     log_bytes
-        of the log, which every member gets and signs
+        of the log's entries, which every member gets and signs
     """
 
     exchanges: tuple[Exchange, ...]
@@ -106,8 +104,10 @@ class _Log:
     """The log of one round, as far as its bytes go."""
 
     def __init__(self, plan: Plan) -> None:
+        self._plan = plan
         self._names = plan.names
         self._longest = len(max(plan.names, key=len))
+        self._messages: list[dict[int, wire.Value]] = []
         self.bytes = 0
 
     def broadcast(self, message: bytes) -> None:
@@ -126,24 +126,25 @@ class _Log:
         self._message(KEY_HOLDER, "", answer)
 
     def _message(self, sender: str, receiver: str, message: bytes) -> None:
-        form = log_form(message)
-        assert form is not None  # it is no chunk
-        data, withheld = form
-        self._entry(
-            "message", {0: 1, 1: 0, 2: sender, 3: receiver, 4: data, 5: withheld}
+        withheld = int(log_form(message) == "withheld")
+        self._messages.append(
+            {0: 1, 1: 0, 2: sender, 3: receiver, 4: _HASH, 5: withheld}
         )
 
     def close(self) -> None:
-        """The round's own entry, and the signatures over that of the round before."""
-        body: dict[int, wire.Value] = {0: 1, 1: 0, 2: _HASH, 3: list(self._names)}
-        body |= {4: _NUMBER, 5: _HASH, 6: _NUMBER, 7: _HASH, 8: _HASH}
-        self._entry("round", body)
+        """All is said: what is signed begins behind the entry of the round before."""
+        last = 1 + len(self._names) + len(self._messages)
+        weight = sum(self._plan.member(name).weight for name in self._names)
+        end: dict[int, wire.Value] = {0: 1, 1: 0, 2: _HASH, 3: list(self._names)}
+        end |= {4: weight, 5: _HASH, 6: 0, 7: _HASH, 8: _HASH}
+        rows: list[tuple[str, dict[int, wire.Value]]] = []
         for name in ("", *self._names):
-            self._entry("signature", {0: name, 1: _NUMBER, 2: _SIGNATURE})
-
-    def _entry(self, kind: str, body: dict[int, wire.Value]) -> None:
-        data = wire.encode({0: _NUMBER, 1: _HASH, 2: kind, 3: body})
-        self.bytes += len(data) + _LOGGED
+            rows.append(("signature", {0: name, 1: last, 2: _SIGNATURE}))
+        rows += [("message", body) for body in self._messages]
+        rows.append(("round", end))
+        for place, (kind, body) in enumerate(rows, start=last + 1):
+            entry = wire.encode({0: place, 1: _HASH, 2: kind, 3: body})
+            self.bytes += len(wire.encode(entry))
 
     def exchange(self, stage: str, down: int, up: Sequence[int]) -> Exchange:
         """With every member: ``down`` bytes to each, messages of ``up`` from each."""
@@ -211,9 +212,6 @@ def _masked(
     for message in (cohort, statement, signatures):
         log.broadcast(message)
     log.to_each(boxes)
-    # Others' paths are shorter where the tree of n leaves has a gap.
-    shorter = sum(len(paths[me]) - len(path) for path in paths)
-    log.bytes -= shorter * n * (2 + wire.HASH_BYTES)
     return [
         log.exchange("keys", 0, [len(advertise)]),
         log.exchange("shares", len(cohort), [len(sealed_shares)]),

@@ -30,7 +30,7 @@ from ..transcript import Transcript
 __all__ = ["Checkpoint", "RunState"]
 
 _FORMS: Final = "secure-fl/checkpoint/"
-_VERSION: Final = f"{_FORMS}2"
+_VERSION: Final = f"{_FORMS}3"
 _VELOCITY: Final = "<f8"
 _CHECKPOINT: Final = "checkpoint.cbor"
 

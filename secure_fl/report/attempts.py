@@ -15,7 +15,7 @@ from typing import Final, NoReturn, Protocol, final
 from ..context import kind_of
 from ..errors import ProtocolError
 from ..plan import Session
-from ..transcript import Entry
+from ..transcript import Entry, Transcript
 
 __all__ = ["NOBODY", "Attempt", "Input", "Reader", "read_attempt", "refuse"]
 
@@ -72,7 +72,10 @@ class Reader(Protocol):
         """Who takes part beside members and aggregator, or empty."""
 
     def take(self, kind: int, sender: str, receiver: str, data: bytes) -> None:
-        """Check one message.  An empty sender is the aggregator."""
+        """Check one message.  An empty sender is the aggregator.
+
+        ``data`` is empty where the message is withheld.
+        """
 
     def finish(self) -> None:
         """Check that nothing is missing of an attempt whose sum was opened."""
@@ -95,12 +98,15 @@ def refuse(message: str) -> NoReturn:
     raise ProtocolError(message)
 
 
-def read_attempt(reader: Reader, entries: Sequence[Entry], *, opened: bool) -> Attempt:
+def read_attempt(
+    reader: Reader, entries: Sequence[Entry], transcript: Transcript, *, opened: bool
+) -> Attempt:
     """Check all messages of one attempt; of an ``opened`` one, that it was complete.
 
-    Raises ProtocolError for the first message that cannot have been accepted.
+    ``entries`` are those of its messages, which ``transcript`` has.  Raises
+    ProtocolError for the first message that cannot have been accepted.
     """
-    order = _Order(reader)
+    order = _Order(reader, transcript)
     for entry in entries:
         order.take(entry)
     if opened:
@@ -121,20 +127,21 @@ def read_attempt(reader: Reader, entries: Sequence[Entry], *, opened: bool) -> A
 class _Order:
     """Who speaks to whom, in which order, and how often: alike for all protections."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, transcript: Transcript) -> None:
         self._reader = reader
+        self._transcript = transcript
         self._members = {m.name for m in reader.session.roster.members}
         self._last = 0
         self._seen: set[tuple[int, str]] = set()
 
     def take(self, entry: Entry) -> None:
-        sender, receiver, data = entry.text(2), entry.text(3), entry.bytes_(4)
+        sender, receiver = entry.text(2), entry.text(3)
         known = {"", self._reader.guest, *self._members}
         if sender not in known:
             refuse(f"a message of {sender[:40]!r}, who is not a member")
         if receiver not in known:
             refuse(f"a message to {receiver[:40]!r}, who is not a member")
-        kind = self._kind(entry.integer(5), data)
+        kind, data = self._kind(entry)
         if kind < self._last:
             refuse("the messages are out of order")
         self._last = kind
@@ -144,13 +151,15 @@ class _Order:
         self._seen.add((kind, sender or f"to {receiver}"))
         self._reader.take(kind, sender, receiver, data)
 
-    def _kind(self, form: int, data: bytes) -> int:
+    def _kind(self, entry: Entry) -> tuple[int, bytes]:
+        """The message's kind and bytes, of which there are none if it is withheld."""
         withheld = self._reader.withheld
-        if form == 1 and withheld is not None:
-            return withheld
-        if form != 0:
-            refuse("a message is neither whole nor one that is withheld")
+        if not entry.has_message:
+            if withheld is None:
+                refuse("a message is withheld that is of no such kind")
+            return withheld, b""
+        data = self._transcript.message(entry)
         kind = kind_of(data)
         if kind == withheld:
             refuse("a message stands whole that is withheld")
-        return kind
+        return kind, data

@@ -129,7 +129,7 @@ class KeyholderReader:
             case KINDS.INVITATION if not to_holder:
                 self._on_invitation(receiver, data)
             case KINDS.REQUEST if to_holder:
-                self._on_request(data)
+                self._on_request()
             case _:
                 refuse("the aggregator sent a message that is not its own")
 
@@ -201,9 +201,7 @@ class KeyholderReader:
 
     # -- step 3: one answer of the key holder ----------------------------------------
 
-    def _on_request(self, data: bytes) -> None:
-        if len(data) != wire.HASH_BYTES:
-            refuse("a withheld message is not a hash")
+    def _on_request(self) -> None:
         needed = self.session.parameters.needed
         if len(self._inputs) < needed:
             refuse(

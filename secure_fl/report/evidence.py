@@ -54,13 +54,12 @@ class Opening:
 @final
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A transcript whose order and signatures hold; ``entries`` is their number."""
+    """A transcript whose order and signatures hold."""
 
-    entries: int
+    transcript: Transcript
     start: Entry
     attempts: tuple[Opening, ...]
     artefacts: Entry
-    before_artefacts: Transcript
 
     @property
     def rounds(self) -> list[Entry]:
@@ -126,9 +125,7 @@ def read_log(plan: Plan, transcript: Transcript) -> Log:
     _check_signatures(plan, cursor, artefacts, may=signers, must=signers)
     if cursor.kind:
         fail(f"something follows after the last signature: {cursor.kind}")
-    before = Transcript(transcript.run_id)
-    before.entries = transcript.entries[: artefacts.sequence]
-    return Log(len(transcript.entries), start, tuple(attempts), artefacts, before)
+    return Log(transcript, start, tuple(attempts), artefacts)
 
 
 def _check_start(plan: Plan, start: Entry) -> None:
@@ -255,7 +252,10 @@ def check_attempts(plan: Plan, log: Log, *, size: int) -> tuple[Attempt, ...]:
                 size=size,
             )
             attempt = read_attempt(
-                _reader(plan, session), opening.messages, opened=opening.opened
+                _reader(plan, session),
+                opening.messages,
+                log.transcript,
+                opened=opening.opened,
             )
         except ProtocolError as error:
             fail(f"{opening.place}: {error}")

@@ -130,6 +130,7 @@ class MaskingReader:
         self._cohort = _NONE
         self._order: list[int] = []
         self._shares: dict[int, SealedShares] = {}
+        self._roots: dict[int, bytes] = {}  # of them, which every inbox is compared to
         self._given: set[int] = set()  # who has an inbox
         self._inputs: dict[int, MaskedInput] = {}
         self._statement: Statement | None = None
@@ -155,7 +156,7 @@ class MaskingReader:
             case 8:
                 self._on_agreement(me, data)
             case 10:
-                self._on_reveal(me, sender, data)
+                self._on_reveal(me, sender)
             case _:
                 refuse(f"{sender} sent a message that is not a client's")
 
@@ -194,11 +195,10 @@ class MaskingReader:
         _check_own(self.session, me, shares.client)
         if me not in self._order or [s.to for s in shares.shares] != self._order:
             refuse(f"{self.session.name(me)} dealt to another set than the cohort")
-        parts = signed_shares(
-            self.session, self._cohort, me, shares.commitment, shares.root()
-        )
+        root = shares.root()
+        parts = signed_shares(self.session, self._cohort, me, shares.commitment, root)
         _check_signed(self.session, me, shares.signature, SHARES_LABEL, parts)
-        self._shares[me] = shares
+        self._shares[me], self._roots[me] = shares, root
 
     def _on_inbox(self, receiver: str, data: bytes) -> None:
         # To a single receiver that was left, the log names nobody.
@@ -223,8 +223,8 @@ class MaskingReader:
         for e in inbox.entries:
             dealt = self._shares[e.dealer]
             given = (e.share, e.commitment, e.root, e.signature)
-            sent = (dealt.shares[at], dealt.commitment, dealt.root(), dealt.signature)
-            if given != sent:
+            root = self._roots[e.dealer]
+            if given != (dealt.shares[at], dealt.commitment, root, dealt.signature):
                 return False
         return True
 
@@ -282,9 +282,7 @@ class MaskingReader:
         check_agreements(self.session, self._agreed(), signatures)
         self._signatures = signatures
 
-    def _on_reveal(self, me: int, sender: str, data: bytes) -> None:
-        if len(data) != wire.HASH_BYTES:
-            refuse("a withheld message is not a hash")
+    def _on_reveal(self, me: int, sender: str) -> None:
         if self._signatures is None or me not in self._agreed().clients:
             refuse(f"{sender} revealed shares before, or outside, the agreement")
         self._reveals.add(sender)

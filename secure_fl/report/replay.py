@@ -67,7 +67,7 @@ def check_sums(
         name = vectors_file(opening.round_index, opening.attempt)
         with blaming(name):
             held = Kept.from_bytes(kept(name), plan.roster)
-            words = _Replay(plan, opening, attempt, held).words()
+            words = _Replay(plan, log, opening, attempt, held).words()
         with blaming(TRANSCRIPT):
             model = _apply(plan, opening, words, model, descent)
         vectors += len(attempt.inputs)
@@ -117,7 +117,7 @@ class _Replay:
     """One opened attempt: what was said in it, by kind, from log and kept messages."""
 
     def __init__(
-        self, plan: Plan, opening: Opening, attempt: Attempt, kept: Kept
+        self, plan: Plan, log: Log, opening: Opening, attempt: Attempt, kept: Kept
     ) -> None:
         self._plan = plan
         self._session = attempt.session
@@ -130,11 +130,13 @@ class _Replay:
         self._said: dict[int, list[tuple[str, bytes]]] = {}
         hashes: dict[tuple[int, str], bytes] = {}
         for entry in opening.messages:
-            sender, data = entry.text(2), entry.bytes_(4)
-            if entry.integer(5):
-                hashes[(_REQUEST if plan.has_keyholder else _SHARES, sender)] = data
-            else:
+            sender = entry.text(2)
+            if entry.has_message:
+                data = log.transcript.message(entry)
                 self._said.setdefault(kind_of(data), []).append((sender, data))
+            else:
+                kind = _REQUEST if plan.has_keyholder else _SHARES
+                hashes[kind, sender] = entry.bytes_(4)
         self._take(kept, hashes, {i.client for i in attempt.inputs})
 
     def _take(

@@ -323,7 +323,10 @@ def _compare_report(
     plan: Plan, log: Log, exports: Mapping[str, LedgerExport], size: int, found: Any
 ) -> None:
     built = build_report(
-        plan=plan, transcript=log.before_artefacts, exports=exports, size=size
+        plan=plan,
+        transcript=log.transcript.before(log.artefacts),
+        exports=exports,
+        size=size,
     )
     where = first_difference(_json(to_json(built)), found)
     if where is not None:
@@ -369,7 +372,7 @@ def _checks(plan: Plan, log: Log, sums: list[str]) -> list[str]:
     members = str(len(plan.names))
     finished = str(len(log.rounds))
     return [
-        finding("check.transcript", {"entries": str(log.entries)}),
+        finding("check.transcript", {"entries": str(len(log.transcript.entries))}),
         finding("check.plan", {"members": members}),
         finding(
             _rounds_line(plan),

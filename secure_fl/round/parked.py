@@ -82,7 +82,7 @@ class ParkedParticipant:
         self._only: tuple[int, int] | None = None
 
     def join(self, *, log_head: bytes) -> None:
-        """Begin the run, or go on in it where what was parked is lost.
+        """Begin the run, once: whoever begins it again may sign a second log.
 
         Nothing is answered twice even then: contexts stay begun and charges stay.
         Raises UsageError where this client is parked already.

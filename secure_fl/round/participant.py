@@ -7,6 +7,7 @@ It lives in one process from start to end; ``parked.py`` keeps it across process
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 import threading
 from collections.abc import Callable, Generator, Sequence
@@ -54,11 +55,11 @@ from .protections import (
     log_form,
     whole_words,
 )
-from .reading import next_head
+from .reading import Said, next_head
 
 __all__ = ["Offer", "Participant"]
 
-_PARKED: Final = "secure-fl/participant/1"
+_PARKED: Final = "secure-fl/participant/2"
 _Vector = NDArray[np.float64]
 
 
@@ -133,7 +134,7 @@ class Participant:
         self._protection: ClientProtection | None = None
         self._reservation: Reservation | None = None
         self._offer: Offer | None = None
-        self._sent: list[tuple[tuple[int, int, int], bytes]] = []
+        self._said: list[Said] = []  # what no log that we signed has
         self._over = -1
         self._opened = 0
         self.log_head = log_head  # hash of the entry that was signed last
@@ -406,9 +407,9 @@ class Participant:
         self._offer = self._reservation = None
 
     def _note(self, message: bytes, place: tuple[int, int]) -> None:
-        form = log_form(message)
-        if form is not None:
-            self._sent.append(((*place, kind_of(message)), form[0]))
+        if log_form(message) is not None:
+            digest = hashlib.sha256(message).digest()
+            self._said.append(Said(*place, kind_of(message), digest))
 
     @_alone
     def countersign(self, entries: Sequence[Entry], entry: Entry) -> bytes:
@@ -418,17 +419,22 @@ class Participant:
         from further before.  Raises FaultyAggregator where it does not continue what
         we signed, or does not hold our messages exactly as we sent them.  A message of
         an attempt that was not opened with us may be missing, and so may an agreement
-        or a reveal: it may have been late, and the sum was opened without it.  What was
-        signed last is signed again: the answer may have been lost.
+        or a reveal: it may have been late, and the sum was opened without it.  A round
+        that has us in it is one for which our ledger holds an update that left.  What
+        was signed last is signed again: the answer may have been lost.
         """
         if entry.hash == self.log_head:
             return countersign(self._identity, entry.hash)
-        head = next_head(
-            entries, entry, head=self.log_head, member=self.name, sent=self._sent
+        releases = self._ledger.releases(self._plan.lineage)
+        self.log_head, self._said = next_head(
+            entries,
+            entry,
+            head=self.log_head,
+            member=self.name,
+            said=self._said,
+            left={ctx for release in releases for ctx in release.contexts},
         )
-        self.log_head = head
-        self._sent = []
-        return countersign(self._identity, head)
+        return countersign(self._identity, self.log_head)
 
     # -- parking -----------------------------------------------------------------
 
@@ -457,7 +463,7 @@ class Participant:
                 self._protection.park() if self._protection is not None else b"",
                 reservation.entry_hash if reservation is not None else b"",
                 0 if offer is None else 2 if offer.left else 1,
-                [[*place, form] for place, form in self._sent],
+                [list(said) for said in self._said],
                 self.log_head,
             ]
         )
@@ -481,7 +487,7 @@ class Participant:
                 bytes(protection),
                 bytes(reserved),
                 int(offered),
-                list(sent),
+                list(rows),
                 bytes(head),
             ] if spec == _PARKED:
                 pass
@@ -504,10 +510,10 @@ class Participant:
                 )
                 if protection:
                     self._protection = self._protect(self._session, protection)
-        for row in sent:
+        for row in rows:
             match row:
-                case [int(of_round), int(of_attempt), int(kind), bytes(form)]:
-                    self._sent.append(((of_round, of_attempt, kind), form))
+                case [int(of_round), int(of_attempt), int(kind), bytes(digest)]:
+                    self._said.append(Said(of_round, of_attempt, kind, digest))
         if reserved:
             reservation = self._reserved(reserved)
             self._reservation = reservation

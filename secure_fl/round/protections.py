@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
-from typing import Final, Protocol, final
+from typing import Final, Literal, Protocol, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,20 +38,18 @@ _BLOCK: Final = 1 << 16  # values encoded at once: what is in between stays smal
 
 _CHUNKS: Final = (5, sealed.KINDS.CIPHERTEXT)
 # Revealed shares, and a request, which repeats what its clients sent.
-_ONLY_HASHED: Final = (10, sealed.KINDS.REQUEST)
+_WITHHELD: Final = (10, sealed.KINDS.REQUEST)
 
 
-def log_form(message: bytes) -> tuple[bytes, int] | None:
-    """How a message stands in the transcript: whole, as a hash, or not at all.
+def log_form(message: bytes) -> Literal["whole", "withheld"] | None:
+    """How the transcript keeps a message: beside its entry, or as a hash alone.
 
-    Chunks do not (their signed root does).
+    Chunks have no entry (their signed root stands for them).
     """
     kind = kind_of(message)
     if kind in _CHUNKS:
         return None
-    if kind in _ONLY_HASHED:
-        return hashlib.sha256(message).digest(), 1
-    return message, 0
+    return "withheld" if kind in _WITHHELD else "whole"
 
 
 def encode_update(

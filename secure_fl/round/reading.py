@@ -3,18 +3,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Collection, Sequence
+from typing import Final, NamedTuple
 
 from ..errors import FaultyAggregator, ProtocolError
 from ..transcript import Entry, check_extension, read_entries
 
-__all__ = ["Sent", "next_head"]
-
-# A message of ours: its round, attempt and kind, and how it has to stand in the log.
-Sent = tuple[tuple[int, int, int], bytes]
+__all__ = ["Said", "next_head"]
 
 _MAY_BE_LATE: Final = (8, 10)  # agreements and reveals: threshold of them are enough
+
+
+class Said(NamedTuple):
+    """A message of ours: its place, its kind, and the hash that the log has of it."""
+
+    round_index: int
+    attempt: int
+    kind: int
+    hash: bytes
+
+    @property
+    def sent(self) -> tuple[int, int, bytes]:
+        return self.round_index, self.attempt, self.hash
 
 
 def next_head(
@@ -23,42 +33,61 @@ def next_head(
     *,
     head: bytes,
     member: str,
-    sent: Sequence[Sent],
-) -> bytes:
-    """The hash of ``entry``, for ``member`` to sign, which signed ``head`` last.
+    said: Sequence[Said],
+    left: Collection[bytes],
+) -> tuple[bytes, list[Said]]:
+    """The hash of ``entry``, for ``member`` to sign, and what it has to remember then.
 
     entries
-        the log, or its end: from behind ``head``, or from before
-    sent
-        our messages since then
+        the log, or its end: from behind ``head``, which it signed last, or from before
+    said
+        our messages that no log we signed has, in order
+    left
+        contexts for which an update of ours has left
 
     Raises FaultyAggregator where the log does not continue ``head`` or end with
     ``entry``, and where it does not hold our messages exactly as we sent them.  One of
     an attempt that was not opened with us may be missing, and so may an agreement or a
-    reveal: it may have been late, and the sum was opened without it.
+    reveal: it may have been late, and the sum was opened without it.  And where a
+    round has us in a sum that we gave nothing to.
+
+    What is missing is to be remembered until its round is over in the log: this one may
+    have been cut in the middle of an attempt, which is opened with us in the next.  No
+    verifier takes a log that goes back to a round.
     """
     heads = [e.hash for e in entries]
     begin = heads.index(head) + 1 if head in heads else 0
     since = _as_signed(entries[begin:], until=entry)
-    opened = {
-        (e.integer(0), e.integer(1))
-        for e in since
-        if e.kind == "round" and member in e.rows(3)
-    }
+    with_us = [e for e in since if e.kind == "round" and member in e.rows(3)]
+    if any(e.bytes_(2) not in left for e in with_us):
+        raise FaultyAggregator("the log has us in a sum that we gave nothing to")
+    opened = {(e.integer(0), e.integer(1)) for e in with_us}
     found = check_extension(
         since,
         head=head,
         member=member,
-        sent=[form for _, form in sent],
+        sent=[m.sent for m in said],
         may_miss={
-            form
-            for (*place, kind), form in sent
-            if tuple(place) not in opened or kind in _MAY_BE_LATE
+            m.sent
+            for m in said
+            if (m.round_index, m.attempt) not in opened or m.kind in _MAY_BE_LATE
         },
     )
     if not since or found != entry.hash:
         raise FaultyAggregator("the entry is not the one that this log ends with")
-    return found
+    logged = {
+        (e.integer(0), e.integer(1), e.bytes_(4))
+        for e in since
+        if e.kind == "message" and e.text(2) == member
+    }
+    going = _round_going_on(since)
+    return found, [m for m in said if m.sent not in logged and m.round_index >= going]
+
+
+def _round_going_on(entries: Sequence[Entry]) -> int:
+    """The first round that is not over in this piece of a log."""
+    places = [e for e in entries if e.kind in ("message", "failure", "round")]
+    return max((e.integer(0) + (e.kind == "round") for e in places), default=0)
 
 
 def _as_signed(entries: Sequence[Entry], *, until: Entry) -> list[Entry]:

@@ -237,9 +237,14 @@ class Banks:
         form = log_form(message)
         if form is not None:
             s = a.session
-            place: dict[int, Any] = {0: s.round_index, 1: s.attempt}
-            body: dict[int, Any] = {2: sender, 3: receiver, 4: form[0], 5: form[1]}
-            self.log.append("message", {**place, **body})
+            self.log.add_message(
+                s.round_index,
+                s.attempt,
+                sender=sender,
+                receiver=receiver,
+                message=message,
+                withheld=form == "withheld",
+            )
 
     def step(self, a: Aggregation, silent: Iterable[str] = ()) -> dict[str, bytes]:
         """Close the step: what is to be sent now, but to those who say nothing."""

@@ -20,8 +20,8 @@ class Network:
     """Each parcel meets a new process of its member, when its reply is fetched.
 
     ``fault`` says what becomes of a parcel: "" (it arrives), "lost" (it does not),
-    "silent" (it does, and the reply is lost), "crash" (the aggregator dies before any
-    parcel of this exchange has left).
+    "silent" (it does, and the reply is lost), "forged" (one bit of the reply's body is
+    another), "crash" (the aggregator dies before any parcel of this exchange has left).
     """
 
     def __init__(
@@ -31,7 +31,10 @@ class Network:
         self.fault = fault
         self.away: set[str] = set()
         self.extra: dict[int, str] = {}  # nodes beside everybody's own
+        self.mute: set[int] = set()  # nodes whose replies are lost
+        self.asked: list[int] = []  # nodes that were sent something last, in order
         self.exchanges = 0
+        self.most_under_way = 0  # parcels whose reply nobody had fetched
         self._waiting: dict[str, tuple[int, Parcel, str]] = {}
 
     @property
@@ -44,6 +47,7 @@ class Network:
     def send(self, parcels: Mapping[int, Parcel], *, group: str) -> Mapping[int, str]:
         tickets = {}
         fates = {}
+        self.asked = list(parcels)
         for node, parcel in parcels.items():
             name = self._names[node]
             request, _ = Request.of(parcel)
@@ -58,6 +62,7 @@ class Network:
             tickets[node] = ticket
             self._waiting[ticket] = (node, parcel, fates[node])
         self.exchanges += 1
+        self.most_under_way = max(self.most_under_way, len(self._waiting))
         return tickets
 
     def receive(
@@ -66,8 +71,12 @@ class Network:
         for ticket in sorted(tickets):
             node, parcel, fate = self._waiting.pop(ticket)
             name = self._names[node]
-            if fate == "lost" or name in self.away:
+            if fate == "lost" or name in self.away or node in self.mute:
                 yield ticket, Lost("the line is dead")
                 continue
             answer = self.banks.member(name).handle(parcel, node=node)
-            yield ticket, Lost("the line is dead") if fate == "silent" else answer
+            if fate == "forged":
+                body = b"".join(answer.body)
+                yield ticket, Parcel(answer.head, (body[:-1] + bytes([body[-1] ^ 1]),))
+            else:
+                yield ticket, Lost("the line is dead") if fate == "silent" else answer

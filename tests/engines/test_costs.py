@@ -28,16 +28,16 @@ def test_bytes_are_those_of_the_messages() -> None:
     kept = Kept.from_bytes(run.files[vectors_file(0, 0)], run.plan.roster)
     up: dict[str, int] = {}
     down = messages = 0
-    whole = [e for e in log.of_kind("message") if not e.integer(5)]
-    for sender, data in [(e.text(2), e.bytes_(4)) for e in whole] + list(kept.rows):
+    whole = [(e, log.message(e)) for e in log.entries if e.has_message]
+    for sender, data in [(e.text(2), m) for e, m in whole] + list(kept.rows):
         if sender:
             step = STEPS[kind_of(data)]
             up[step] = up.get(step, 0) + len(data)
             messages += 1
-    for entry in whole:
+    for entry, message in whole:
         if not entry.text(2):
             receivers = 1 if entry.text(3) else len(NAMES)
-            down += receivers * len(entry.bytes_(4))
+            down += receivers * len(message)
             messages += receivers
     rows = run.metrics["costs"]["steps"]
     assert [r["step"] for r in rows] == [

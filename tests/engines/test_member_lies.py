@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from secure_fl.engines.requests import (
     Release,
     Reply,
     Train,
+    TrainEarly,
 )
 from secure_fl.errors import (
     BudgetExceeded,
@@ -38,6 +41,7 @@ from secure_fl.errors import (
     UsageError,
 )
 from secure_fl.identity import Identity, key_to_text
+from secure_fl.model import GlobalModel
 from secure_fl.plan import endorse
 from secure_fl.transcript import Transcript
 
@@ -83,6 +87,8 @@ def test_what_does_not_parse_is_answered_with_a_reason(begun: Banks) -> None:
         Parcel(wire.encode(["another protocol", signed, signature]), parcel.body),
         Parcel(wire.encode([SPEC, signed]), parcel.body),
         Parcel(wire.encode([SPEC, [*signed[:4], [[99]], signed[5]], signature])),
+        Parcel(wire.encode([SPEC, [b"/" * 99, *signed[1:]], signature]), parcel.body),
+        Parcel(wire.encode([SPEC, [signed[0], b"", *signed[2:]], signature])),
     ]
     for damaged in broken:
         assert isinstance(why(begun.send(ME, damaged)), ProtocolError)
@@ -260,6 +266,54 @@ def test_a_run_starts_from_the_plans_model(begun: Banks) -> None:
         error = why(begun.ask(ME, Open(0, 0), body=body))
         assert isinstance(error, FaultyAggregator)
     assert begun.get(ME, Open(0, 0), body=MODEL.to_bytes())
+
+
+def test_the_arrays_of_a_model_stay_what_they_are(begun: Banks) -> None:
+    begun.get(ME, Open(0, 0), body=MODEL.to_bytes())
+    head = MODEL.arrays["head"]
+    for arrays in ({"head": head[:1]}, {"tail": head}, {"head": head, "tail": head}):
+        body = GlobalModel(arrays).to_bytes()
+        error = why(begun.ask(ME, Open(1, 0), body=body))
+        assert "other arrays" in str(error)
+        assert isinstance(error, FaultyAggregator)
+    moved = MODEL.add(np.ones(MODEL.size))
+    assert begun.get(ME, Open(1, 0), body=moved.to_bytes())
+
+
+def test_an_update_is_begun_once_and_where_its_attempt_was_opened(
+    tmp_path: Path,
+) -> None:
+    """However often, wherever and in whatever order an aggregator asks for it."""
+    bank = Banks(tmp_path, names=NAMES, joined=(ME,), rounds="train_early = true")
+    bank.begin()
+    begun: list[Callable[[], None]] = []
+    bank.behind = begun.append
+    body = MODEL.to_bytes()
+    bank.get(ME, *[TrainEarly(0, 0)] * 3)
+    bank.get(ME, TrainEarly(0, 0), Open(0, 0), TrainEarly(0, 1), body=body)
+    assert not begun
+    early: list[Action] = [Open(0, 1), *[TrainEarly(0, 1)] * 5]
+    parcel = bank.request(ME, *early, body=body).to_parcel(bank.aggregator)
+    assert bank.send(ME, parcel).failure is None
+    assert len(begun) == 1
+    for _ in range(3):
+        assert why(bank.send(ME, parcel))
+        bank.get(ME, TrainEarly(0, 1))
+    assert len(begun) == 1
+    begun[0]()
+    assert bank.trained == [(ME, 0)]
+
+
+def test_what_was_lost_begins_no_second_log(begun: Banks) -> None:
+    """A keystore that lost a run's state: its member is out, and signs nothing."""
+    store = begun.homes[ME].folder / "keystore.sqlite"
+    with contextlib.closing(sqlite3.connect(store)) as db:
+        db.execute("DELETE FROM parked")
+        db.commit()
+    entries = begun.first_entries()
+    for action in (Begin(entries), Open(0, 0), Countersign(0, entries)):
+        reply = begun.ask(ME, action, body=MODEL.to_bytes())
+        assert isinstance(why(reply), EngineError)
 
 
 def test_a_log_that_names_another_start_is_found_out(bank: Banks) -> None:

@@ -18,16 +18,26 @@ import pytest
 import secure_fl as sfl
 from secure_fl.engines.aggregator import aggregate
 from secure_fl.engines.behind import behind
+from secure_fl.engines.remote import RemoteClients
 from secure_fl.engines.requests import (
     Action,
     Countersign,
     Export,
+    Failure,
     Message,
     Open,
+    Reply,
     Train,
 )
 from secure_fl.engines.result import Run
-from secure_fl.errors import EngineError, PlanError, TooFewClients, UsageError
+from secure_fl.engines.status import Status, latest
+from secure_fl.errors import (
+    BudgetExceeded,
+    EngineError,
+    PlanError,
+    TooFewClients,
+    UsageError,
+)
 from secure_fl.identity import Identity
 from secure_fl.transcript import KEY_HOLDER
 
@@ -300,6 +310,110 @@ def test_two_nodes_of_one_member_end_it_before_it_begins(tmp_path: Path) -> None
     assert banks.states(VICTIM) == []
 
 
+def test_a_second_node_puts_its_member_out_until_one_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not end a run that is under way, and answers nothing in it."""
+    monkeypatch.setattr("secure_fl.engines.remote._GRACE", 0.1)
+    banks = Banks(tmp_path)
+    network = Network(banks)
+
+    def crash(name: str, actions: tuple[Action, ...], sent: int) -> str:
+        return "crash" if isinstance(actions[-1], Open) and banks.trained else ""
+
+    network.fault = crash
+    with pytest.raises(KeyboardInterrupt):  # behind the first round
+        go(banks, network)
+    network.extra = {900: VICTIM, 901: VICTIM}
+
+    def until_the_last(name: str, actions: tuple[Action, ...], sent: int) -> str:
+        if any(isinstance(a, Open) and a.round_index == 1 for a in actions):
+            network.extra = {}
+        return ""
+
+    network.fault = until_the_last
+    run = go(banks, network)
+    assert survivors(run) == [
+        list(NAMES),
+        [n for n in NAMES if n != VICTIM],
+        list(NAMES),
+    ]
+    verified(banks, run)
+
+
+def test_a_member_is_out_while_both_of_its_nodes_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where one of both says nothing.  Who was silent is asked last."""
+    monkeypatch.setattr("secure_fl.engines.remote._GRACE", 0.0)
+    banks = Banks(tmp_path)
+    network, own, other = Network(banks), banks.nodes[VICTIM], 90
+    clients = RemoteClients(
+        banks.plan,
+        banks.aggregator,
+        network,
+        patience=0.5,
+        status=Status(banks.plan, tmp_path),
+        random=RANDOM,
+    )
+
+    def is_in() -> bool:
+        clients.resume([])  # looks who is there
+        found = latest(tmp_path)
+        assert found is not None
+        return {m.name: m.connected for m in found[0].members}[VICTIM]
+
+    network.extra = {other: VICTIM}
+    assert not is_in()
+    for silent in (own, other):
+        network.mute = {silent}
+        assert not is_in()
+        assert not is_in()
+        assert network.asked[-1] == silent
+        network.mute.clear()
+        assert not is_in()
+    network.extra = {}
+    assert is_in()
+
+
+def test_a_ledger_that_does_not_hold_is_asked_for_again(tmp_path: Path) -> None:
+    banks = Banks(tmp_path)
+    network = Network(banks)
+    forged: list[str] = []
+
+    def fault(name: str, actions: tuple[Action, ...], sent: int) -> str:
+        if isinstance(actions[-1], Export) and name == VICTIM and not forged:
+            forged.append(name)
+            return "forged"
+        return ""
+
+    network.fault = fault
+    run = go(banks, network)
+    assert forged == [VICTIM]
+    verified(banks, run)
+
+
+def test_one_budget_that_is_spent_ends_no_run(tmp_path: Path) -> None:
+    """Whoever says so leaves a round that fails, and the next ones are begun."""
+    banks = Banks(tmp_path)
+
+    def spent(r: sfl.ClientRound) -> sfl.PrivateUpdate:
+        raise BudgetExceeded(VICTIM, spent=1.0, projected=2.0, limit=1.0, delta=1e-5)
+
+    banks.trainers[VICTIM] = spent
+    network = Network(banks)
+
+    def fault(name: str, actions: tuple[Action, ...], sent: int) -> str:
+        first = any(isinstance(a, Train) and a.round_index == 0 for a in actions)
+        return "lost" if first and name in NAMES[2:] else ""
+
+    network.fault = fault
+    run = go(banks, network)
+    without = [n for n in NAMES if n != VICTIM]
+    assert survivors(run) == [without, without]
+    verified(banks, run)
+
+
 def test_a_stranger_is_left_alone(tmp_path: Path) -> None:
     """A node of another consortium on the same network."""
     for name in ("ours", "theirs", "mixed"):
@@ -325,6 +439,16 @@ def test_who_has_not_joined_is_named(tmp_path: Path) -> None:
     banks = Banks(tmp_path, joined=tuple(n for n in NAMES if n != VICTIM))
     with pytest.raises(EngineError, match=f"not there: {VICTIM}"):
         go(banks, Network(banks), patience=0.3)
+
+
+def test_a_members_words_cannot_move_the_cursor() -> None:
+    """They reach the log that everyone reads, and whoever looks at it on a terminal."""
+    words = "\x1b[2J\r" + 2000 * "x"
+    reply = Reply.of(Reply((), Failure(0, "client", words, words)).to_parcel())
+    assert reply.failure is not None
+    assert str(reply.failure.to_error()).isprintable()
+    assert len(reply.failure.client) == 31
+    assert len(reply.failure.reason) == 1000
 
 
 # -- what it refuses before anybody is asked -------------------------------------------

@@ -142,8 +142,8 @@ def writes(tmp_path_factory: pytest.TempPathFactory) -> int:
 
 
 def test_kill_between_writes(writes: int, tmp_path: Path) -> None:
-    for i in range(10):
-        at = 1 + (writes - 1) * i // 9
+    for i in range(6):
+        at = 1 + (writes - 1) * i // 5
         folder = tmp_path / str(at)
         folder.mkdir()
         _killed_then_resumed(folder, at)

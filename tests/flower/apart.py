@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A consortium on disk whose members wait where a test says, for any number of plans.
 
-Members run ``watched/``; see there what is held, and where.  What a run left is checked
-against the members' own ledgers.
+Members run ``watched/``; see there what is held, and where.  A key holder runs the app
+that comes with the package.  What a run left is checked against the members' own
+ledgers.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Final
 import numpy as np
 
 import secure_fl as sfl
+from secure_fl.descent import Descent
 from secure_fl.engines.home import MemberHome
 from secure_fl.engines.setup import AGGREGATOR_FILE, PLAN_FILE, TRANSCRIPT_FILE
 from secure_fl.engines.status import RunStatus, latest
@@ -29,20 +31,50 @@ from secure_fl.privacy.book import Release
 from secure_fl.randomness import SystemRandom
 from secure_fl.transcript import Entry, Transcript
 
-from .watched.watched import VALUES, vector
+from .watched.watched import VALUES, units
 
-__all__ = ["APP", "OWN_APP", "Agreed", "Consortium"]
+__all__ = ["APP", "HOLDER", "HOLDERS_APP", "OWN_APP", "Agreed", "Consortium"]
 
 APP: Final = Path(__file__).parent / "watched"
 OWN_APP: Final = "watched:client"
 """What ``secure-fl node --app`` is given, with ``APP`` in its PYTHONPATH."""
 
+HOLDER: Final = "keyholder"
+"""The key holder's folder, and its node."""
+HOLDERS_APP: Final = "secure_fl.engines.flower.app:client_app"
+
+_PROTECTIONS: Final = {
+    "masking": 'kind = "masking"',
+    "one-time": 'kind = "ckks"\nkeys = "one-time"',
+    "keyholder": 'kind = "ckks"\nkeys = "keyholder"',
+}
+_MODES: Final = {
+    "local": "noise_multiplier = 4.0\nlocal_steps = 2",
+    "distributed": "local_steps = 1",
+}
+_COLLUDING: Final = {"local": 0, "distributed": 1}
+_STEP: Final = f"""\
+values = {VALUES}
+
+[training]
+way = "opacus"
+learning_rate = 1.0
+"""
 _START: Final = "start.safetensors"
 _SECOND: Final = Path(__file__).parents[2] / "protocols" / "report" / "verify.py"
 _RANDOM: Final = SystemRandom()
 
 
-def _draft(name: str, names: Sequence[str], rounds: int, attempts: int) -> str:
+def _draft(
+    name: str,
+    names: Sequence[str],
+    rounds: int,
+    attempts: int,
+    *,
+    protection: str,
+    mode: str,
+    early: bool,
+) -> str:
     members = "".join(f'  {{ name = "{n}", records = 40 }},\n' for n in names)
     return f"""\
 schema = "secure-fl/plan/1"
@@ -51,7 +83,7 @@ name = "{name}"
 [parties]
 members = [
 {members}]
-max_colluding = 0
+max_colluding = {_COLLUDING[mode]}
 threshold = 3
 min_clients = 3
 
@@ -59,26 +91,26 @@ min_clients = 3
 count = {rounds}
 spare = 8
 max_attempts = {attempts}
+train_early = {str(early).lower()}
 
 [privacy]
-mode = "local"
+mode = "{mode}"
 unit = "record"
 adjacency = "add-or-remove-one"
 overlap = "disjoint"
 epsilon = 50.0
-noise_multiplier = 4.0
 delta = 1e-5
 clip_norm = 1.0
 sampling_rate = 0.5
-local_steps = 2
+{_MODES[mode]}
 
 [protection]
-kind = "masking"
+{_PROTECTIONS[protection]}
 
 [model]
 kind = "custom"
 start = "{_START}"
-"""
+{_STEP if mode == "distributed" else ""}"""
 
 
 @dataclass(frozen=True)
@@ -119,11 +151,12 @@ class Consortium:
         self.keys = folder / "keys"
         self.keys.mkdir(parents=True, mode=0o700)
         self._identities = {
-            name: Identity.new(name, random=_RANDOM) for name in (*names, "aggregator")
+            name: Identity.new(name, random=_RANDOM)
+            for name in (*names, "aggregator", HOLDER)
         }
         for name, identity in self._identities.items():
             identity.save(self.keys / f"{name}.pem")
-        for name in names:
+        for name in (*names, HOLDER):
             self.home(name).mkdir(parents=True, mode=0o700)
             self.watch(name).mkdir(parents=True)
 
@@ -149,15 +182,25 @@ class Consortium:
         attempts: int = 4,
         names: Sequence[str] | None = None,
         joined: Collection[str] | None = None,
+        protection: str = "masking",
+        mode: str = "local",
+        early: bool = False,
+        values: int = VALUES,
     ) -> Agreed:
-        """A plan among ``names`` (all), joined by ``joined`` (all of them)."""
+        """A plan among ``names`` (all), joined by ``joined`` (all of them).
+
+        A key holder, where ``protection`` needs one, has joined it, too.
+        """
         names = self.names if names is None else tuple(names)
-        start = GlobalModel({"head": np.zeros(VALUES, np.float32)}).to_bytes()
-        draft = Plan(_draft(name, names, rounds, attempts).encode())
+        start = GlobalModel({"head": np.zeros(values, np.float32)}).to_bytes()
+        text = _draft(
+            name, names, rounds, attempts, protection=protection, mode=mode, early=early
+        )
+        draft = Plan(text.encode())
         plan = draft.completed(
             keys={n: self._key(n) for n in names},
             aggregator=self._key("aggregator"),
-            keyholder=None,
+            keyholder=self._key(HOLDER) if draft.has_keyholder else None,
             run_id=_RANDOM.bytes(16),
             start_sha256=hashlib.sha256(start).hexdigest(),
         )
@@ -169,6 +212,8 @@ class Consortium:
         agreed = Agreed(plan, aggregator, self.folder / "out" / name)
         for member in names if joined is None else joined:
             self.join(agreed, member)
+        if plan.has_keyholder:
+            self.join(agreed, HOLDER)
         return agreed
 
     def join(self, agreed: Agreed, name: str) -> None:
@@ -234,11 +279,15 @@ class Consortium:
 
     def made(self, agreed: Agreed, name: str) -> int:
         """How many updates its trainer made for this run."""
+        return len(self.places(agreed, name))
+
+    def places(self, agreed: Agreed, name: str) -> list[str]:
+        """Where it made them: the round, and what it was asked for then."""
         path = self.watch(name) / "updates"
-        if not path.exists():
-            return 0
         assert agreed.plan.run_id is not None
-        return path.read_text().splitlines().count(agreed.plan.run_id.hex())
+        rows = path.read_text().splitlines() if path.exists() else []
+        made = [row.split(maxsplit=1) for row in rows]
+        return [place for run, place in made if run == agreed.plan.run_id.hex()]
 
     def check_run(self, agreed: Agreed) -> None:
         """Both verifiers pass, and each sum is exactly that of its survivors.
@@ -249,10 +298,14 @@ class Consortium:
         second = [sys.executable, str(_SECOND), str(agreed.out)]
         subprocess.run(second, check=True, stdout=subprocess.DEVNULL)
         needed = max(agreed.plan.threshold, agreed.plan.min_clients)
-        moved = np.zeros(VALUES)
-        for survivors in agreed.survivors.values():
+        plan, model = agreed.plan, GlobalModel.load(agreed.aggregator / _START)
+        descent = Descent(plan)
+        for index, survivors in sorted(agreed.survivors.items()):
             assert len(survivors) >= needed
-            inside = [vector(n, agreed.plan) for n in survivors]
-            moved += np.sum(inside, axis=0) / len(inside)
-        model = GlobalModel.load(agreed.out / "model.safetensors")
-        np.testing.assert_allclose(model.flatten(), moved, atol=1e-6)
+            total = np.sum([units(n, plan, model.size) for n in survivors], axis=0)
+            if not plan.distributed:
+                total = np.append(total, 0)  # how many values were clipped
+            words = plan.encoding.wrap(total)
+            model = descent.move(model, words, round_index=index, survivors=survivors)
+        on_disk = GlobalModel.load(agreed.out / "model.safetensors")
+        assert on_disk.digest() == model.digest()

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from secure_fl.engines.setup import AGGREGATOR_FILE, PLAN_FILE
 from secure_fl.identity import Identity, key_to_text
 from secure_fl.plan import Plan
 from secure_fl.randomness import SystemRandom
+from secure_fl.transcript import KEY_HOLDER
 
 from .grid_in_process import GridInProcess, Node
 
@@ -64,7 +65,7 @@ kind = "custom"
 
 @dataclass
 class Banks:
-    """A consortium on disk.  ``homes``: of the members, by name."""
+    """A consortium on disk.  ``homes``: of its parties, by name: members come first."""
 
     plan: Plan
     aggregator: Path
@@ -79,7 +80,7 @@ class Banks:
         *,
         config: Mapping[str, str | int | float | bool] | None = None,
     ) -> GridInProcess:
-        """A SuperNode for each member, which runs ``app``, or one app each."""
+        """A SuperNode for each party, which runs ``app``, or one app each."""
         nodes = {}
         for place, (name, home) in enumerate(self.homes.items()):
             own = app if isinstance(app, ClientApp) else app(name)
@@ -91,6 +92,55 @@ class Banks:
         return GridInProcess(nodes)
 
 
+class Parties:
+    """Keys and homes below ``folder``, of ``names``, an aggregator and a key holder."""
+
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        random = SystemRandom()
+        self._keys = folder / "keys"
+        self.aggregator = folder / "aggregator"
+        for made in (self._keys, self.aggregator):
+            made.mkdir(mode=0o700)
+        parties = (*names, "aggregator", KEY_HOLDER)
+        self._identities = {n: Identity.new(n, random=random) for n in parties}
+        for name, identity in self._identities.items():
+            identity.save(self._keys / f"{name}.pem")
+        self._identities["aggregator"].save(self.aggregator / AGGREGATOR_FILE)
+        self.homes = {n: MemberHome(folder / n) for n in (*names, KEY_HOLDER)}
+
+    def agree(
+        self,
+        draft: Plan,
+        *,
+        start_sha256: str | None = None,
+        data: Path | None = None,
+    ) -> Banks:
+        """Complete the plan, have all its parties join it, and the aggregator run it.
+
+        ``data``: where each finds its records, in a folder of its name.
+        """
+        plan = draft.completed(
+            keys={n: self._key(n) for n in draft.names},
+            aggregator=self._key("aggregator"),
+            keyholder=self._key(KEY_HOLDER) if draft.has_keyholder else None,
+            run_id=SystemRandom().bytes(16),
+            start_sha256=start_sha256,
+        )
+        parties = [*plan.names, *[KEY_HOLDER] * plan.has_keyholder]
+        for name in parties:
+            self.homes[name].join(
+                plan,
+                key=self._keys / f"{name}.pem",
+                data=None if data is None else data / name,
+                policy=None,
+            )
+        (self.aggregator / PLAN_FILE).write_bytes(plan.source)
+        return Banks(plan, self.aggregator, {n: self.homes[n] for n in parties})
+
+    def _key(self, name: str) -> str:
+        return key_to_text(self._identities[name].public_key)
+
+
 def found(
     folder: Path,
     draft: str,
@@ -98,38 +148,10 @@ def found(
     start_sha256: str | None = None,
     data: Path | None = None,
 ) -> Banks:
-    """Make keys and homes below ``folder``, complete the plan, and have all join it.
-
-    ``data``: where each finds its records, in a folder of its name.
-    """
-    random, plan = SystemRandom(), Plan(draft.encode())
-    keys = folder / "keys"
-    aggregator = folder / "aggregator"
-    for made in (keys, aggregator):
-        made.mkdir(mode=0o700)
-    own = Identity.new("aggregator", random=random)
-    own.save(aggregator / AGGREGATOR_FILE)
-    members = {name: Identity.new(name, random=random) for name in plan.names}
-    for name, identity in members.items():
-        identity.save(keys / f"{name}.pem")
-    plan = plan.completed(
-        keys={n: key_to_text(i.public_key) for n, i in members.items()},
-        aggregator=key_to_text(own.public_key),
-        keyholder=None,
-        run_id=random.bytes(16),
-        start_sha256=start_sha256,
-    )
-    (aggregator / PLAN_FILE).write_bytes(plan.source)
-    homes = {}
-    for name in plan.names:
-        homes[name] = MemberHome(folder / name)
-        homes[name].join(
-            plan,
-            key=keys / f"{name}.pem",
-            data=None if data is None else data / name,
-            policy=None,
-        )
-    return Banks(plan, aggregator, homes)
+    """Parties of a draft that has agreed on it: see :class:`Parties`."""
+    plan = Plan(draft.encode())
+    parties = Parties(folder, plan.names)
+    return parties.agree(plan, start_sha256=start_sha256, data=data)
 
 
 def records_of(messages: list[Message]) -> set[str]:

@@ -36,6 +36,7 @@ from .world import (
     Reply,
     World,
     finished,
+    in_use,
 )
 
 UPLOAD = 3  # the call: after join, open and the cohort's keys
@@ -351,15 +352,17 @@ def test_a_restored_keystore_answers_nothing_in_any_step(
 def test_on_a_full_disk_nothing_leaves(world: World, client: Client) -> None:
     """Each message meets a full disk first, by a limit that the kernel enforces.
 
-    At 0 nothing can be opened; at 32 KiB all can, and the keystore cannot commit.
+    At 0 nothing can be opened; at 4 KiB all can, and the keystore cannot commit.
     """
     full: list[Reply] = []
     ask = client._ask
 
     def limited(call: Call) -> Reply:
         # Not in the training: there the ledger would have charged by then.
-        for size in (0, 32768) if call.vector is None else (0,):
-            reply = world.processes(replace(call, full_at=size))
+        for size in (0, 4096) if call.vector is None else (0,):
+            home = world.folder / client.name
+            with in_use(home / "store"), in_use(home / "ledger"):
+                reply = world.processes(replace(call, full_at=size))
             full.append(reply)
             assert reply.pieces == []
         return ask(call)

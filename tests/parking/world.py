@@ -6,9 +6,11 @@ Keeps every byte that a client's processes ever handed over.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -67,6 +69,14 @@ kind = "custom"
 [training]
 way = "head"
 """
+
+
+@contextlib.contextmanager
+def in_use(database: Path) -> Iterator[None]:
+    """Another process has it open: what SQLite keeps in memory for all is there."""
+    with contextlib.closing(sqlite3.connect(database)) as db:
+        db.execute("SELECT * FROM sqlite_master").fetchall()
+        yield
 
 
 @dataclass(frozen=True)
@@ -302,8 +312,14 @@ class World:
         form = log_form(piece)
         if form is not None:
             s = a.session
-            place: dict[int, Any] = {0: s.round_index, 1: s.attempt, 2: name, 3: ""}
-            self.log.append("message", {**place, 4: form[0], 5: form[1]})
+            self.log.add_message(
+                s.round_index,
+                s.attempt,
+                sender=name,
+                receiver="",
+                message=piece,
+                withheld=form == "withheld",
+            )
 
     def attempt(self, round_index: int, attempt: int) -> OpenedUpdate | None:
         """One attempt with everyone.  None: too few were left, nothing was opened."""

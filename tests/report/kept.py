@@ -70,8 +70,7 @@ def rebuilt(
 ) -> dict[str, bytes]:
     """The transcript edited, everything made anew from it, and signed by all."""
     told = Transcript.from_bytes(rewritten(made, edit, resign=True))
-    before = Transcript(told.run_id)
-    before.entries = told.entries[: told.of_kind("artefacts")[0].sequence]
+    before = told.before(told.of_kind("artefacts")[0])
     ledgers = {n: made.files[f"ledgers/{n}.cbor"] for n in made.plan.names}
     model = model or made.files["model.safetensors"]
     files = {**made.files, **finish(made.plan, before, model, ledgers)}

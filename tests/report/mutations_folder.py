@@ -23,7 +23,7 @@ from secure_fl.privacy import LedgerExport, read_export
 from secure_fl.report import build_report, to_json
 from secure_fl.transcript import SPEC, Transcript, countersign, genesis
 
-from .support import Made, rows_of
+from .support import Made, Row, laid, rows_of
 
 __all__ = [
     "COALITION",
@@ -57,9 +57,6 @@ MEMBER: Final = ("bank-a",)
 COALITION: Final = ("", "bank-a")  # the aggregator, and as many members as may collude
 EVERYBODY: Final = ("*",)
 
-Row = tuple[str, dict[int, Any], int]
-"""Kind and body of an entry, and where it stood; -1: invented, to be left as it is."""
-
 
 def ledger(client: str) -> str:
     return f"ledgers/{client}.cbor"
@@ -71,9 +68,13 @@ def _plan(source: bytes) -> Plan:
 
 
 def parsed(transcript: bytes) -> list[Row]:
-    """The entries as they stand, whatever they say."""
+    """The entries as they stand, whatever they say, each message in its own."""
     value: Any = wire.decode(transcript)
     entries: list[Any] = [wire.decode(data) for data in value[2]]
+    beside = iter(value[3])
+    for entry in entries:
+        if entry[2] == "message" and entry[3].get(5) != 1:
+            entry[3][4] = next(beside)
     return [(e[2], dict(e[3]), e[0]) for e in entries]
 
 
@@ -82,10 +83,12 @@ def chained(
 ) -> bytes:
     """The rows as one chain; signatures that ``signer`` can give are given anew.
 
-    By the formulas of the transcript's specification: nothing is checked here.
+    By the formulas of the transcript's specification: nothing is checked here.  One
+    that stood at -1 was invented, and is left as it is.
     """
     head = genesis(run_id)
     out: list[bytes] = []
+    messages: list[bytes] = []
     place: dict[int, tuple[int, bytes]] = {}
     for kind, body, old in rows:
         if kind == "signature" and old >= 0 and out:
@@ -94,11 +97,14 @@ def chained(
             identity = signer(body[0])
             if identity is not None:
                 body[2] = countersign(identity, signed)
+        if kind == "message":
+            body, beside = laid(body)
+            messages += beside
         data = wire.encode({0: len(out), 1: head, 2: kind, 3: body})
         head = wire.digest(f"{SPEC} entry", data)
         place[old] = len(out), head
         out.append(data)
-    return wire.encode([SPEC, run_id, out])
+    return wire.encode([SPEC, run_id, out, messages])
 
 
 @dataclass
@@ -174,9 +180,8 @@ class Folder:
 
     def _report(self) -> dict[str, Any]:
         transcript = Transcript.from_bytes(self.files[TRANSCRIPT])
-        ends = [e.sequence for e in transcript.of_kind("artefacts")]
-        if ends:
-            transcript.entries = transcript.entries[: ends[0]]
+        if ends := transcript.of_kind("artefacts"):
+            transcript = transcript.before(ends[0])
         return build_report(
             plan=_plan(self.files[PLAN]),
             transcript=transcript,

@@ -4,9 +4,11 @@ chained again by nobody, by the coalition, and by everybody."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Any, Final
 
+from secure_fl import wire
 from secure_fl.transcript import BODIES
 
 from .mutations_folder import (
@@ -131,7 +133,7 @@ def _forms() -> Iterator[Mutation]:
     """Hashes, keys and the run id have one size, and every kind its fields."""
     for kind, fields in BODIES.items():
         for field, (what, form) in fields.items():
-            if form is not bytes or kind in ("message", "signature"):
+            if form is not bytes or kind == "signature":
                 continue
             name = f"{TRANSCRIPT}: {kind}, {what} too short"
             rebuild = kind == "round"
@@ -144,4 +146,50 @@ def _forms() -> Iterator[Mutation]:
         yield signed_by_all(f"{TRANSCRIPT}: {kind} of an unknown kind", _renamed(kind))
 
 
-FIELDS: Final = (*_fields(), *_forms())
+# -- the messages beside the entries: no signature is over them, only their hashes -----
+
+
+def _beside(edit: Callable[[list[Any]], None]) -> Callable[[Folder], None]:
+    def apply(folder: Folder) -> None:
+        value: Any = wire.decode(folder.files[TRANSCRIPT])
+        edit(value[3])
+        folder.files[TRANSCRIPT] = wire.encode(value)
+
+    return apply
+
+
+def _swapped(messages: list[Any]) -> None:
+    messages[0], messages[1] = messages[1], messages[0]
+
+
+def _emptied(messages: list[Any]) -> None:
+    messages[0] = b""
+
+
+def _hashed(messages: list[Any]) -> None:
+    messages[-1] = hashlib.sha256(messages[-1]).digest()
+
+
+def _as_text(messages: list[Any]) -> None:
+    messages[0] = messages[0].hex()
+
+
+def _messages() -> Iterator[Mutation]:
+    edits: dict[str, Callable[[list[Any]], None]] = {
+        "the first left out": lambda messages: messages.pop(0),
+        "the last left out": lambda messages: messages.pop(),
+        "all left out": lambda messages: messages.clear(),
+        "the first twice": lambda messages: messages.insert(0, messages[0]),
+        "the last twice": lambda messages: messages.append(messages[-1]),
+        "one more, empty": lambda messages: messages.append(b""),
+        "two exchanged": _swapped,
+        "one emptied": _emptied,
+        "a hash in its message's place": _hashed,
+        "one as text": _as_text,
+    }
+    for what, edit in edits.items():
+        name = f"{TRANSCRIPT}: messages beside, {what}"
+        yield Mutation(name, "masking", NOBODY, _beside(edit), (TRANSCRIPT,))
+
+
+FIELDS: Final = (*_fields(), *_forms(), *_messages())

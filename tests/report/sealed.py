@@ -212,14 +212,10 @@ class Sealed(Consortium):
     def note(self, place: Place, sender: str, receiver: str, data: bytes) -> None:
         form = log_form(data)
         if form is not None:
-            self.transcript.append(
-                "message",
-                {
-                    0: place[0],
-                    1: place[1],
-                    2: sender,
-                    3: receiver,
-                    4: form[0],
-                    5: form[1],
-                },
+            self.transcript.add_message(
+                *place,
+                sender=sender,
+                receiver=receiver,
+                message=data,
+                withheld=form == "withheld",
             )

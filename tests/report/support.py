@@ -27,7 +27,7 @@ from secure_fl.plan import Session as AnySession
 from secure_fl.privacy import Ledger, NonPrivate, Reservation, read_export
 from secure_fl.randomness import SeededInsecure
 from secure_fl.report import build_report, render_html, render_text, to_json
-from secure_fl.transcript import Entry, Transcript, countersign
+from secure_fl.transcript import SPEC, Entry, Transcript, countersign, genesis
 
 NAMES = ("bank-a", "bank-b", "bank-c", "bank-d")
 TOOL = "secure-fl 0.1.0 (dp-accounting 0.6.0, numpy 2.4.6, python 3.11.7)"
@@ -197,17 +197,12 @@ class Consortium:
     def log(
         self, place: tuple[int, int], sender: str, receiver: str, data: bytes
     ) -> None:
-        withheld = messages.kind_of(data) == 10
-        self.transcript.append(
-            "message",
-            {
-                0: place[0],
-                1: place[1],
-                2: sender,
-                3: receiver,
-                4: hashlib.sha256(data).digest() if withheld else data,
-                5: int(withheld),
-            },
+        self.transcript.add_message(
+            *place,
+            sender=sender,
+            receiver=receiver,
+            message=data,
+            withheld=messages.kind_of(data) == 10,
         )
 
     def words(self, session: AnySession, name: str) -> Any:
@@ -461,37 +456,61 @@ def rows_of(files: Mapping[str, bytes]) -> list[wire.Value]:
     ]
 
 
-Edit = Callable[[list[tuple[str, dict[int, Any], int]]], None]
+Row = tuple[str, dict[int, Any], int]
+"""Kind and body of an entry, and where it stood.  Field 4 of a message is the message
+itself where that lies beside its entry."""
+
+Edit = Callable[[list[Row]], None]
 
 
-def rewritten(made: Made, edit: Edit, *, resign: bool) -> bytes:
-    """The transcript with its entries edited and chained again.
+def laid(body: dict[int, Any]) -> tuple[dict[int, Any], list[bytes]]:
+    """What the entry of an edited message says, and what then lies beside it."""
+    data, withheld = body.get(4), body.get(5) == 1
+    if not isinstance(data, bytes) or (withheld and len(data) <= wire.HASH_BYTES):
+        return body, []  # its hash, as it was
+    beside = [] if withheld else [data]
+    return {**body, 4: hashlib.sha256(data).digest()}, beside
 
-    ``edit`` changes a list of (kind, body, old sequence) in place.  With ``resign``
-    all parties sign what they signed before once more: nobody is honest any longer.
+
+def rewritten(
+    made: Made, edit: Edit, *, resign: bool, run_id: bytes | None = None
+) -> bytes:
+    """The transcript with its rows edited and chained again.
+
+    With ``resign`` all parties sign what they signed before once more: nobody is honest
+    any longer.  ``run_id``: another run's, that the chain begins from.
     """
-    rows: list[tuple[str, dict[int, Any], int]]
-    rows = [(e.kind, dict(e.body), e.sequence) for e in made.transcript.entries]
+    log = made.transcript
+    rows: list[Row] = [(e.kind, dict(e.body), e.sequence) for e in log.entries]
+    for entry, (_, body, _) in zip(log.entries, rows, strict=True):
+        if entry.has_message:
+            body[4] = log.message(entry)
     edit(rows)
-    out = Transcript(made.transcript.run_id)
-    place: dict[int, Entry] = {}
+    run_id = run_id or log.run_id
+    head = genesis(run_id)
+    entries: list[wire.Value] = []
+    messages: list[wire.Value] = []
+    place: dict[int, tuple[int, bytes]] = {}
     for kind, body, old in rows:
         if kind == "signature" and resign:
-            signed = place.get(body[1], out.entries[-1])
-            body = {
-                0: body[0],
-                1: signed.sequence,
-                2: countersign(made.signer(body[0]), signed.hash),
-            }
-        place[old] = out.append(kind, body)  # type: ignore[arg-type]
-    return out.to_bytes()
+            sequence, signed = place.get(body[1], (len(entries) - 1, head))
+            signature = countersign(made.signer(body[0]), signed)
+            body = {0: body[0], 1: sequence, 2: signature}
+        if kind == "message":
+            body, beside = laid(body)
+            messages += beside
+        data = wire.encode({0: len(entries), 1: head, 2: kind, 3: body})
+        head = wire.digest(f"{SPEC} entry", data)
+        place[old] = len(entries), head
+        entries.append(data)
+    return wire.encode([SPEC, run_id, entries, messages])
 
 
 def with_file(made: Made, name: str, data: bytes, *, resign: bool) -> dict[str, bytes]:
     """The run with one file replaced and its hash in the artefacts too."""
     files = {**made.files, name: data}
 
-    def edit(rows: list[tuple[str, dict[int, Any], int]]) -> None:
+    def edit(rows: list[Row]) -> None:
         for kind, body, _ in rows:
             if kind == "artefacts":
                 body[0] = rows_of(files)

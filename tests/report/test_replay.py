@@ -307,7 +307,8 @@ def test_what_is_not_in_the_form(masked: Made, tmp_path: Path) -> None:
     kept, spec = kept_of(masked), "secure-fl/vectors/1"
     rows = rows_of(kept)
     place: list[wire.Value] = [kept.run_id, 0, 0, b""]
-    logged = masked.transcript.of_kind("message")[0].bytes_(4)
+    log = masked.transcript
+    logged = log.message(log.of_kind("message")[0])
     bad: dict[str, wire.Value] = {
         "another specification": ["secure-fl/vectors/2", *place, rows],
         "no rows": [spec, *place],

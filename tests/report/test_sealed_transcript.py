@@ -265,7 +265,7 @@ HOLDER: dict[str, tuple[Callable[[Forge], None], str]] = {
         body_field(KINDS.INPUT, 5, 1),
         "bank-a sent a message that is not a client's",
     ),
-    "input of no form": (body_field(KINDS.INPUT, 5, 2), "neither whole"),
+    "input of no form": (body_field(KINDS.INPUT, 5, 2), "neither 0 nor 1"),
     "input dropped": (dropped(KINDS.INPUT), "released another set"),
     "input of another payload": (
         lambda f: f.input(1, payload=bytes(32)),
@@ -283,7 +283,7 @@ HOLDER: dict[str, tuple[Callable[[Forge], None], str]] = {
     ),
     "request that is no hash": (
         body_field(KINDS.REQUEST, 4, bytes(31)),
-        "a withheld message is not a hash",
+        "field 4 does not have 32 bytes",
     ),
     "request in clear": (whole_request, "a message stands whole that is withheld"),
     "request for two": (two_inputs_only, "the keys of 2 clients, 3 are needed"),

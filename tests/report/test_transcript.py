@@ -301,8 +301,9 @@ def test_a_field_of_another_size(made: Made, kind: Any, field: int, size: int) -
     assert isinstance(value, dict)
     run_id = made.transcript.run_id
     whole = [e.data for e in before] + [entry.data]
-    Transcript.from_bytes(wire.encode([SPEC, run_id, whole]))
+    messages = [made.transcript.message(e) for e in before if e.has_message]
+    Transcript.from_bytes(wire.encode([SPEC, run_id, whole, messages]))
     value[3][field] = bytes(size)
     whole[-1] = wire.encode(value)
     with pytest.raises(VerificationError, match="does not have"):
-        Transcript.from_bytes(wire.encode([SPEC, run_id, whole]))
+        Transcript.from_bytes(wire.encode([SPEC, run_id, whole, messages]))

@@ -284,9 +284,8 @@ def test_a_plan_that_is_none(made: Made, tmp_path: Path, source: bytes) -> None:
 
 def test_a_transcript_of_another_run(made: Made, tmp_path: Path) -> None:
     """Its chain begins from another run id; all that it holds is this run's."""
-    other = replace(made, transcript=Transcript(bytes(16)))
-    other.transcript.entries = made.transcript.entries
-    files = {**made.files, TRANSCRIPT: rewritten(other, lambda rows: None, resign=True)}
+    log = rewritten(made, lambda rows: None, resign=True, run_id=bytes(16))
+    files = {**made.files, TRANSCRIPT: log}
     folder = replace(made, files=files).write(tmp_path / "run")
     error = refused(folder)
     assert error.file == TRANSCRIPT

@@ -23,6 +23,7 @@ from .report_forgery import (
     Log,
     again,
     another_run,
+    beside,
     chained,
     drop,
     flipped,
@@ -50,20 +51,20 @@ def unknown_kind(made: Made) -> Files:
     log = made.transcript
     more = wire.encode({0: len(log.entries), 1: log.head, 2: "note", 3: {0: ""}})
     entries = [*(e.data for e in log.entries), more]
-    return {**made.files, TRANSCRIPT: chained(log.run_id, entries)}
+    return {**made.files, TRANSCRIPT: chained(made, entries)}
 
 
 def exchanged(made: Made) -> Files:
     entries = [e.data for e in made.transcript.entries]
     entries[6], entries[7] = entries[7], entries[6]
-    return {**made.files, TRANSCRIPT: chained(made.transcript.run_id, entries)}
+    return {**made.files, TRANSCRIPT: chained(made, entries)}
 
 
 def spliced(made: Made) -> Files:
     """Entry 30 is left out."""
     entries = [e.data for e in made.transcript.entries]
     del entries[30]
-    return {**made.files, TRANSCRIPT: chained(made.transcript.run_id, entries)}
+    return {**made.files, TRANSCRIPT: chained(made, entries)}
 
 
 def short_hash(made: Made) -> Files:
@@ -73,7 +74,21 @@ def short_hash(made: Made) -> Files:
     value: Any = copy.deepcopy(wire.decode(entry.data))
     value[3][5] = value[3][5][:-1]
     entries[entry.sequence] = wire.encode(value)
-    return {**made.files, TRANSCRIPT: chained(made.transcript.run_id, entries)}
+    return {**made.files, TRANSCRIPT: chained(made, entries)}
+
+
+def without_messages(data: bytes) -> bytes:
+    """The entries alone, as a member is sent them to sign."""
+    value: Any = wire.decode(data)
+    return wire.encode(value[:3])
+
+
+def bit_of_a_message(messages: list[bytes]) -> None:
+    messages[3] = flipped(messages[3])
+
+
+def messages_exchanged(messages: list[bytes]) -> None:
+    messages[0], messages[1] = messages[1], messages[0]
 
 
 def in_start(field: int, value: Any) -> Edit:
@@ -135,22 +150,38 @@ def started_again(log: Log) -> None:
 
 
 LOG: list[tuple[str, str, Forgery]] = [
+    ("without its messages", "V-LOG-1", raw(TRANSCRIPT, without_messages)),
     ("the last byte is missing", "V-LOG-1", raw(TRANSCRIPT, lambda d: d[:-1])),
     ("a byte too many", "V-LOG-1", raw(TRANSCRIPT, lambda d: d + b"\x00")),
     (
         "of another version",
         "V-LOG-1",
-        raw(TRANSCRIPT, lambda d: d.replace(b"transcript/1", b"transcript/9", 1)),
+        raw(TRANSCRIPT, lambda d: d.replace(b"transcript/2", b"transcript/9", 1)),
     ),
     (
         "an array with a longer head than it needs",
         "V-LOG-1",
-        raw(TRANSCRIPT, lambda d: b"\x98\x03" + d[1:]),
+        raw(TRANSCRIPT, lambda d: b"\x98\x04" + d[1:]),
     ),
     ("two entries exchanged", "V-LOG-2", exchanged),
     ("an entry left out", "V-LOG-2", spliced),
     ("an entry of an unknown kind", "V-LOG-2", unknown_kind),
     ("a hash of 31 bytes in a round", "V-LOG-2", short_hash),
+    ("a message missing", "V-LOG-13", beside(lambda messages: messages.pop(5))),
+    ("the last message missing", "V-LOG-13", beside(lambda messages: messages.pop())),
+    (
+        "a message left over",
+        "V-LOG-13",
+        beside(lambda messages: messages.append(messages[0])),
+    ),
+    ("a bit of a message", "V-LOG-13", beside(bit_of_a_message)),
+    ("two messages exchanged", "V-LOG-13", beside(messages_exchanged)),
+    ("a message with a flag of 2", "V-LOG-2", resigned(set_field(3, 5, 2))),
+    (
+        "a hash of 31 bytes of a share",
+        "V-LOG-2",
+        resigned(set_field(10, 4, bytes(31))),
+    ),
     ("no start", "V-LOG-3", resigned(drop("start"))),
     ("another run id than the plan's", "V-LOG-4", another_run),
     ("start with another run id", "V-LOG-5", resigned(in_start(1, bytes(16)))),

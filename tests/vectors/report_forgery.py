@@ -19,14 +19,12 @@ from secure_fl.identity import Identity
 from secure_fl.plan import Plan, Session
 from secure_fl.privacy import Event, read_export
 from secure_fl.privacy.book import Book, Entry, export_bytes
-from secure_fl.transcript import SPEC, Transcript, countersign, genesis
-from tests.report.support import Made, rewritten, rows_of, with_file
+from tests.report.support import Made, Row, rewritten, rows_of, with_file
 
 TRANSCRIPT = "transcript.cbor"
 PLAN = "plan.toml"
 SIZE = 20  # values of the model
 
-Row = tuple[str, dict[int, Any], int]
 Files = dict[str, bytes]
 Edit = Callable[["Log"], None]
 Forgery = Callable[[Made], Files]
@@ -197,22 +195,28 @@ def missing(name: str) -> Forgery:
     return forge
 
 
-def chained(run_id: bytes, entries: list[bytes]) -> bytes:
+def chained(made: Made, entries: list[bytes]) -> bytes:
     """A transcript of any entries' bytes, whether or not they can be read."""
-    return wire.encode([SPEC, run_id, entries])
+    value: Any = wire.decode(made.files[TRANSCRIPT])
+    value[2] = entries
+    return wire.encode(value)
+
+
+def beside(change: Callable[[list[bytes]], object]) -> Forgery:
+    """Other messages beside the entries, which stay as they were signed."""
+
+    def edit(data: bytes) -> bytes:
+        value: Any = wire.decode(data)
+        change(value[3])
+        return wire.encode(value)
+
+    return raw(TRANSCRIPT, edit)
 
 
 def another_run(made: Made) -> Files:
     """All under another run id, chained and signed again; the plan stays."""
-    out = Transcript(bytes(16))
-    assert genesis(bytes(16)) == out.head
-    for entry in made.transcript.entries:
-        body = dict(entry.body)
-        if entry.kind == "signature":
-            signed = out.entries[entry.integer(1)]
-            body[2] = countersign(made.signer(entry.text(0)), signed.hash)
-        out.append(entry.kind, body)  # type: ignore[arg-type]
-    return {**made.files, TRANSCRIPT: out.to_bytes()}
+    log = rewritten(made, lambda rows: None, resign=True, run_id=bytes(16))
+    return {**made.files, TRANSCRIPT: log}
 
 
 def replanned(*changes: tuple[str, str]) -> Forgery:

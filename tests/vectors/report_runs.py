@@ -19,7 +19,7 @@ from unittest import mock
 
 from secure_fl import keys
 from secure_fl.report.verify import first_difference
-from secure_fl.transcript import Transcript, countersign
+from secure_fl.transcript import countersign
 from tests.report import support
 from tests.report.sealed import Sealed
 from tests.report.support import Consortium, Made, rows_of
@@ -140,8 +140,7 @@ def _published(made: Made, kept: bytes | None) -> Made:
     if kept is not None and agree(files[REPORT], kept):
         files[REPORT] = kept
     old = made.transcript.of_kind("artefacts")[0]
-    log = Transcript(made.transcript.run_id)
-    log.entries = made.transcript.entries[: old.sequence]
+    log = made.transcript.before(old)
     artefacts = log.append("artefacts", {0: rows_of(files)})
     log.sign(made.aggregator)
     for name in support.in_a_sum(made.plan, log):

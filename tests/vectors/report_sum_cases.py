@@ -18,7 +18,7 @@ from secure_fl.model import GlobalModel
 from secure_fl.privacy import LedgerExport, read_export
 from secure_fl.report import build_report, to_json
 from secure_fl.transcript import Transcript
-from tests.report.support import Made, rewritten, rows_of
+from tests.report.support import Made, Row, rewritten, rows_of
 
 from .report_forgery import (
     SIZE,
@@ -28,7 +28,6 @@ from .report_forgery import (
     Files,
     Forgery,
     Log,
-    Row,
     flipped,
     ledger_of,
     listed,
@@ -89,8 +88,7 @@ def retold(made: Made, files: Files, *edits: Edit) -> Files:
                 body[0] = rows_of(files)
 
     log = Transcript.from_bytes(rewritten(made, edit, resign=True))
-    before = Transcript(log.run_id)
-    before.entries = log.entries[: log.of_kind("artefacts")[0].sequence]
+    before = log.before(log.of_kind("artefacts")[0])
     report = json.loads(made.files[REPORT])
     built = build_report(
         plan=made.plan, transcript=before, exports=_exports(made), size=SIZE

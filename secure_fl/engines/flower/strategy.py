@@ -136,7 +136,7 @@ class SecureAggregation(Strategy):
         few = len(plan.names) <= _MOST_NAMES
         members = ", ".join(plan.names) if few else str(len(plan.names))
         _log.info("\t├── Members: %s", members)
-        _log.info("\t├── Needed: %d", max(plan.threshold, plan.min_clients))
+        _log.info("\t├── Needed: %d", plan.needed)
         _log.info("\t├── Protection: %s", plan.protection.kind)
         _log.info("\t├── Arrays reach clients as float32, in the order of their names")
         _log.info("\t└── No federated evaluation: no metric leaves a client")

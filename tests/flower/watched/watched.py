@@ -10,7 +10,7 @@ and says where it shall wait to be killed, stopped or cut off:
 ``here``
     the place it waits at
 ``updates``
-    a line for each update that it made: the run
+    a line for each update that it made: the run, and the place
 
 Moments are ``before`` (nothing was done about the message), ``training`` (the update is
 charged and made) and ``after`` (all is done, and the reply has not left).
@@ -30,13 +30,13 @@ from secure_fl.engines.flower.mod import answer
 from secure_fl.engines.flower.records import from_records
 from secure_fl.engines.home import MemberSettings
 from secure_fl.engines.local import Trainer
-from secure_fl.engines.requests import Countersign, Export, Open, Request
+from secure_fl.engines.requests import Countersign, Export, Open, Request, TrainEarly
 from secure_fl.engines.requests import Message as ProtocolMessage
 from secure_fl.plan import Plan
 from secure_fl.privacy import PrivateUpdate, private_update
 from secure_fl.training import ClientRound
 
-__all__ = ["VALUES", "client", "vector"]
+__all__ = ["VALUES", "client", "units"]
 
 VALUES = 40
 STEPS = ("keys", "shares", "vectors", "consistency", "unmask")
@@ -45,12 +45,18 @@ LONGEST = 300.0  # seconds; whoever is forgotten goes on
 client = ClientApp()
 
 
-def vector(name: str, plan: Plan) -> NDArray[np.float64]:
-    """The member's update of every round: no two members' are alike."""
+def units(name: str, plan: Plan, values: int) -> NDArray[np.int8]:
+    """The member's update of every round, in the plan's steps: no two members' are
+    alike."""
     draws = np.random.default_rng(list(name.encode()))
-    return np.asarray(
-        draws.integers(-999, 999, VALUES) * plan.encoding.step, np.float64
-    )
+    size = plan.grid.padded if plan.distributed else values
+    return draws.integers(-9, 9, size, np.int8)
+
+
+def _update(name: str, plan: Plan, values: int) -> NDArray[np.float64]:
+    """As a trainer hands it over: without noise, for a test adds it up."""
+    step = 1.0 if plan.distributed else plan.encoding.step
+    return np.asarray(units(name, plan, values) * step, np.float64)
 
 
 class Watch:
@@ -76,7 +82,7 @@ class Watch:
             self.place = f"{index} signature"
         elif isinstance(last, Export):
             self.place = f"{index} ledger"
-        elif isinstance(last, Open | ProtocolMessage):
+        elif isinstance(last, Open | TrainEarly | ProtocolMessage):
             self.place = f"{index} {STEPS[int(step)]}"
 
     def wait(self, moment: str) -> None:
@@ -96,7 +102,7 @@ class Watch:
     def made(self, plan: Plan) -> None:
         assert plan.run_id is not None
         with (self.folder / "updates").open("a") as file:
-            file.write(f"{plan.run_id.hex()}\n")
+            file.write(f"{plan.run_id.hex()} {self.place}\n")
 
 
 @client.train()
@@ -109,7 +115,9 @@ def handle(message: Message, context: Context) -> Message:
 
     def trainer(plan: Plan, settings: MemberSettings) -> Trainer:
         def train(r: ClientRound) -> PrivateUpdate:
-            update = private_update(vector(settings.name, plan), r._reserve())
+            update = private_update(
+                _update(settings.name, plan, r.model.size), r._reserve()
+            )
             watch.made(plan)
             watch.wait("training")
             return update

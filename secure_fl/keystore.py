@@ -271,19 +271,22 @@ class DiskKeystore:
         """Bring the anchor up to the database, under the database's lock.
 
         So it only ever grows, however many processes there are; and it is behind by
-        at most one, after a crash before anything of that transaction had left.
+        at most one, after a crash before anything of that transaction had left.  Then
+        cut off the write-ahead log, if nobody else is in it.
         """
         self._db.execute("BEGIN IMMEDIATE")
         try:
             self._check()
         finally:
             self._db.execute("ROLLBACK")
-        # What was spent is overwritten in the database, and not in the log before it:
-        # that is cut off.  Beside others, or on a full disk, the next one does it.
+        # What was spent is overwritten in the database, and not in that log.  Beside
+        # others, or on a full disk, the next one cuts it.
         self._db.execute("PRAGMA busy_timeout=0")
-        with contextlib.suppress(sqlite3.OperationalError):
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        self._db.execute(f"PRAGMA busy_timeout={_PATIENCE_MS}")
+        try:
+            with contextlib.suppress(sqlite3.OperationalError):
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            self._db.execute(f"PRAGMA busy_timeout={_PATIENCE_MS}")
 
     def _check(self) -> int:
         """The transactions so far.  Raises UsageError in a store that was restored."""

@@ -325,7 +325,7 @@ def test_what_was_signed_is_not_looked_for_again(world: World) -> None:
 def test_what_is_remembered_ends_with_its_round(
     resident_world: World, end: str
 ) -> None:
-    """Three attempts of which no log says anything: the list does not grow."""
+    """Our messages are in no log: the list does not grow from round to round."""
     world = resident_world
     participant = world.resident("clinic-a", world.plan)
     world.participants["clinic-a"] = participant

@@ -162,9 +162,9 @@ class RemoteClients:
         longest = _GREETING + len(nodes)
         self._silent |= set(nodes)
         for node, answer in waves.answers(timeout=min(self._patience, longest)):
-            self._silent.discard(node)
             if isinstance(answer, Lost):
                 continue  # asked again, where it is still there
+            self._silent.discard(node)
             try:
                 reply = Reply.of(answer)
             except ProtocolError:
@@ -198,6 +198,9 @@ class RemoteClients:
                 )
             if twins.get(name) != ours:
                 _log.warning("%s stays out while two nodes are it: %s", name, both)
+        for name, ours in twins.items():
+            if name not in behind and (still := ours & there):
+                self._twins[name] = still
         return found
 
     def _introduced(
@@ -366,9 +369,11 @@ class RemoteClients:
                 yield name, reply.failure.to_error()
             else:
                 yield name, reply
+        unasked = set(waves.unasked)
         for node in waves.left:
             name = name_of[node]
-            error = EngineError(f"{name} did not answer in time")
+            how = "was not asked" if node in unasked else "did not answer"
+            error = EngineError(f"{name} {how} in time")
             self._repeat(name, went_along[name], error)
             yield name, error
 

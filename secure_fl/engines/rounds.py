@@ -289,7 +289,7 @@ class Rounds:
         for dropout in self._dropouts:
             error = dropout.error
             if dropout.client not in self._plan.names:
-                continue  # a key holder, who is no member and cannot tell
+                continue  # a key holder: what it says of a key counts in a Refusal
             if isinstance(error, FaultyClient) and error.client != dropout.client:
                 accusers = self._complaints.setdefault(error.client, set())
                 accusers.add(dropout.client)
@@ -316,7 +316,8 @@ class Rounds:
         for dropout in self._dropouts:
             if isinstance(dropout.error, BudgetExceeded):
                 left.discard(dropout.client)
-                if len(left) < self._plan.needed:  # one alone ends no run by saying so
+                # Else one alone could end a run by saying so.
+                if len(left) < self._plan.needed:
                     self._budget = dropout.error
         self._tell(index, attempt, "failed")
         if aggregation.omission:

@@ -52,6 +52,11 @@ class Waves:
         """The nodes that have not answered, asked or not."""
         return [*(node for node, _ in self._sent.values()), *self._unsent]
 
+    @property
+    def unasked(self) -> list[int]:
+        """Those of them that no wave has reached."""
+        return list(self._unsent)
+
     def answers(self, *, timeout: float) -> Iterator[tuple[int, Parcel | Lost]]:
         """Replies as they come, until all are there or ``timeout`` seconds are over.
 

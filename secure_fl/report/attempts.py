@@ -156,7 +156,7 @@ class _Order:
         withheld = self._reader.withheld
         if not entry.has_message:
             if withheld is None:
-                refuse("a message is withheld that is of no such kind")
+                refuse("a message is withheld, and none may be")
             return withheld, b""
         data = self._transcript.message(entry)
         kind = kind_of(data)

@@ -425,16 +425,20 @@ class Participant:
         """
         if entry.hash == self.log_head:
             return countersign(self._identity, entry.hash)
-        releases = self._ledger.releases(self._plan.lineage)
         self.log_head, self._said = next_head(
             entries,
             entry,
             head=self.log_head,
             member=self.name,
             said=self._said,
-            left={ctx for release in releases for ctx in release.contexts},
+            left=self._left,
         )
         return countersign(self._identity, self.log_head)
+
+    def _left(self) -> set[bytes]:
+        """The contexts for which an update has left, or may have."""
+        releases = self._ledger.releases(self._plan.lineage)
+        return {ctx for release in releases for ctx in release.contexts}
 
     # -- parking -----------------------------------------------------------------
 

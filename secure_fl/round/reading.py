@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, NamedTuple
 
 from ..errors import FaultyAggregator, ProtocolError
@@ -34,7 +34,7 @@ def next_head(
     head: bytes,
     member: str,
     said: Sequence[Said],
-    left: Collection[bytes],
+    left: Callable[[], Collection[bytes]],
 ) -> tuple[bytes, list[Said]]:
     """The hash of ``entry``, for ``member`` to sign, and what it has to remember then.
 
@@ -43,7 +43,8 @@ def next_head(
     said
         our messages that no log we signed has, in order
     left
-        contexts for which an update of ours has left
+        gives the contexts for which an update of ours has left; called where the log
+        has a round with us
 
     Raises FaultyAggregator where the log does not continue ``head`` or end with
     ``entry``, and where it does not hold our messages exactly as we sent them.  One of
@@ -59,7 +60,7 @@ def next_head(
     begin = heads.index(head) + 1 if head in heads else 0
     since = _as_signed(entries[begin:], until=entry)
     with_us = [e for e in since if e.kind == "round" and member in e.rows(3)]
-    if any(e.bytes_(2) not in left for e in with_us):
+    if with_us and not {e.bytes_(2) for e in with_us} <= set(left()):
         raise FaultyAggregator("the log has us in a sum that we gave nothing to")
     opened = {(e.integer(0), e.integer(1)) for e in with_us}
     found = check_extension(

@@ -372,6 +372,9 @@ def test_a_member_is_out_while_both_of_its_nodes_are_there(
         assert network.asked[-1] == silent
         network.mute.clear()
         assert not is_in()
+    for mute in ({own, other}, {own}, set[int]()):
+        network.mute = mute
+        assert not is_in()
     network.extra = {}
     assert is_in()
 

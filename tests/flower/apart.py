@@ -297,7 +297,7 @@ class Consortium:
         assert sfl.verify_run(agreed.out).epsilon
         second = [sys.executable, str(_SECOND), str(agreed.out)]
         subprocess.run(second, check=True, stdout=subprocess.DEVNULL)
-        needed = max(agreed.plan.threshold, agreed.plan.min_clients)
+        needed = agreed.plan.needed
         plan, model = agreed.plan, GlobalModel.load(agreed.aggregator / _START)
         descent = Descent(plan)
         for index, survivors in sorted(agreed.survivors.items()):

@@ -121,7 +121,7 @@ PLAIN: dict[str, tuple[Edit, str]] = {
     "vector of the aggregator": (field(6, 2, ""), "an unprotected sum does not have"),
     "vectors swapped": (swapped(6), "speaks in another client's name"),
     "a set of dealers": (root_of_a_cohort, "masked for another set of clients"),
-    "vector withheld": (field(6, 5, 1), "is withheld that is of no such kind"),
+    "vector withheld": (field(6, 5, 1), "is withheld, and none may be"),
     "too few vectors": (dropped(6, 2), "2 vectors arrived, 3 are needed"),
     "a culprit": (culprit_without_protection, "blamed on the wrong client"),
     "no simulation": (change("start", 0, 4, 0), "is for simulations only"),

@@ -217,8 +217,9 @@ class Status(AbstractContextManager["Status"]):
                 member.left = ""
         elif isinstance(error, SecureFLError):
             run.reason, run.hint = _short(error.message), _short(error.hint)
-        elif isinstance(error, KeyboardInterrupt):
+        elif isinstance(error, KeyboardInterrupt | SystemExit):
             run.reason = "interrupted"
+            run.hint = "start the run again: it goes on from there"
         else:  # its words may be anybody's
             run.reason = type(error).__name__
         self._write()

@@ -318,6 +318,7 @@ def test_sixty_clients_at_every_width(bits: int) -> None:
     assert (opened == expected).all()
 
 
+@pytest.mark.long
 def test_no_rounding_is_wrong_in_ten_million_values(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

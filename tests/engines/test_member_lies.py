@@ -45,7 +45,7 @@ from secure_fl.model import GlobalModel
 from secure_fl.plan import endorse
 from secure_fl.transcript import Transcript
 
-from .banks import MODEL, RANDOM, Banks, why
+from .banks import MODEL, NOW, RANDOM, Banks, why
 
 NAMES = ("bank-a", "bank-b", "bank-c")
 ME = "bank-a"
@@ -358,6 +358,23 @@ def test_a_log_that_leaves_out_or_adds_is_not_signed(begun: Banks) -> None:
         rows = tuple(e.data for e in begun.log.entries)
         return begun.ask(ME, Countersign(0, rows))
 
+    assert "gave nothing to" in str(why(signed(advertise)))
+    plan = begun.plan
+    with contextlib.closing(begun.homes[ME].ledger(ME)) as ledger:
+        reservation = ledger.reserve(
+            plan.lineage,
+            run_id=begun.run_id,
+            round_index=0,
+            attempt=0,
+            event=plan.release,
+            unit=plan.privacy.unit,
+            adjacency=plan.privacy.adjacency,
+            delta=plan.privacy.delta,
+            limit=plan.privacy.epsilon,
+            now=NOW,
+            view=plan.view,
+        )
+        ledger.sent(reservation, ctx=a.session.ctx, now=NOW)
     for messages in ((), (advertise, advertise), (advertise[:-1] + b"x",)):
         assert "as we sent them" in str(why(signed(*messages)))
     assert signed(advertise).failure is None

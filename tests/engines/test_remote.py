@@ -158,7 +158,14 @@ STEPS = {
 @pytest.mark.parametrize(
     "fate", [pytest.param("lost", marks=pytest.mark.long), "silent"]
 )
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    "step",
+    # The others over Flower's Grid: tests/contract/test_dropouts.py.
+    [
+        s if s in ("vectors", "signature") else pytest.param(s, marks=pytest.mark.long)
+        for s in STEPS
+    ],
+)
 def test_a_member_lost_at_any_step(tmp_path: Path, step: str, fate: str) -> None:
     """The round goes on without it, or with it where its update had arrived."""
     banks = Banks(tmp_path)

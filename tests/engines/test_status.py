@@ -151,6 +151,19 @@ def test_who_was_left_out_and_why(watched: Watched) -> None:
     assert all(m.in_sum and not m.why for m in watched.end.members)
 
 
+@pytest.mark.parametrize("how", [KeyboardInterrupt, SystemExit])
+def test_whoever_stops_a_run_is_told_that_it_goes_on(
+    tmp_path: Path, how: type[BaseException]
+) -> None:
+    """Flower ends the aggregator's app so where its SuperLink is gone."""
+    with pytest.raises(how), Status(Banks(tmp_path).plan, tmp_path / "state"):
+        raise how
+    found = latest(tmp_path / "state")
+    assert found is not None
+    assert (found[0].state, found[0].reason) == ("failed", "interrupted")
+    assert "goes on" in found[0].hint
+
+
 def test_a_run_that_was_cut_off_goes_on_counting(watched: Watched) -> None:
     cut = watched.after_crash
     assert cut is not None

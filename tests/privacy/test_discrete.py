@@ -237,6 +237,7 @@ def test_extremes_are_large_or_nothing_and_no_error(rate: float) -> None:
         assert epsilon(events, delta=DELTA).value == math.inf
 
 
+@pytest.mark.long
 def test_too_many_different_mechanisms_are_infinite() -> None:
     events: list[Event] = [skellam(0.5, 1e9 + i, 1.0, 1) for i in range(64)]
     assert epsilon(events, delta=DELTA).value < 1

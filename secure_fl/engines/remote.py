@@ -81,7 +81,6 @@ class RemoteClients:
         self._keys = {m.name: m.public_key for m in plan.roster.members}
         if plan.has_keyholder:
             self._keys[KEY_HOLDER] = plan.keyholder_key
-        self._needed = plan.needed
         self._nodes: dict[str, int] = {}
         self._strangers: set[int] = set()  # nodes that are nobody of this plan
         self._silent: set[int] = set()  # nodes that did not say who they are
@@ -114,7 +113,7 @@ class RemoteClients:
         self._under_way = True
         self._status.enter("joining")
         self._find(set(self._keys), wait=_GRACE)
-        self._find(set(self._keys), wait=self._patience, enough=self._needed)
+        self._find(set(self._keys), wait=self._patience, enough=self._plan.needed)
         self._show([e for e in entries if e.kind in ("start", "endorsement")])
 
     def _show(self, entries: Sequence[Entry]) -> None:
@@ -405,7 +404,7 @@ class RemoteClients:
             for node, answer in waves.answers(timeout=timeout):
                 yield node, answer
                 answered += not isinstance(answer, Lost)
-                if answered == self._needed:
+                if answered == self._plan.needed:
                     took = time.monotonic() - begun
                     deadline = min(deadline, begun + 2 * took + _GRACE)
                     break

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import final
+from typing import Any, final
 
-from secure_fl.engines.clients import Lost
+from secure_fl.engines.aggregator import aggregate
+from secure_fl.engines.clients import Carrier, Lost
 from secure_fl.engines.requests import Action, Hello, Parcel, Request
+from secure_fl.engines.result import Run
 
-from .banks import Banks
+from .banks import MODEL, Banks
 
 # Given who is asked to do what, and how often anything was sent before.
 Fault = Callable[[str, tuple[Action, ...], int], str]
@@ -80,3 +82,17 @@ class Network:
                 yield ticket, Parcel(answer.head, (body[:-1] + bytes([body[-1] ^ 1]),))
             else:
                 yield ticket, Lost("the line is dead") if fate == "silent" else answer
+
+
+def go(banks: Banks, network: Carrier, *, patience: float = 60.0, **more: Any) -> Run:
+    """Begin the run of ``banks``, or go on with it, in their folder."""
+    return aggregate(
+        banks.plan,
+        banks.aggregator,
+        network,
+        out=banks.folder / "out",
+        state=banks.folder / "state",
+        model=MODEL,
+        patience=patience,
+        **more,
+    )

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from secure_fl.cli.plan import describe
-from secure_fl.engines.aggregator import aggregate
 from secure_fl.engines.clients import Lost
 from secure_fl.engines.forecast import EXCHANGE_SECONDS, TERMS, forecast, terms
 from secure_fl.engines.requests import Parcel
@@ -19,7 +18,7 @@ from secure_fl.transcript import KEY_HOLDER
 
 from ..participants import plan_source
 from .banks import MODEL, PROTECTIONS, Banks
-from .network import Network
+from .network import Network, go
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = tuple(f"bank-{i:02}" for i in range(6))  # their tree of shares has a gap
@@ -72,14 +71,7 @@ def test_bytes_are_those_of_a_run(tmp_path: Path, protection: str) -> None:
     banks = Banks(tmp_path, protection, names=NAMES)
     network = Weighed(banks)
     with pytest.raises(Enough):
-        aggregate(
-            banks.plan,
-            banks.aggregator,
-            network,
-            out=tmp_path / "out",
-            state=tmp_path / "state",
-            model=MODEL,
-        )
+        go(banks, network)
     predicted = forecast(banks.plan, MODEL.size)
     assert len(predicted.exchanges) == len(network.exchanges)
     for exchange, real in zip(predicted.exchanges, network.exchanges, strict=True):

@@ -42,7 +42,7 @@ from secure_fl.identity import Identity
 from secure_fl.transcript import KEY_HOLDER
 
 from .banks import MODEL, NAMES, PROTECTIONS, RANDOM, Banks
-from .network import Network
+from .network import Network, go
 
 VICTIM = "bank-b"
 SECOND = Path(__file__).parents[2] / "protocols" / "report" / "verify.py"
@@ -53,19 +53,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is away is waited for as long as ever, but for the seconds."""
     monkeypatch.setattr("secure_fl.engines.remote._GRACE", 10.0)
     monkeypatch.setattr("secure_fl.engines.remote._LOOK_AGAIN", 0.01)
-
-
-def go(banks: Banks, network: Network, *, patience: float = 60.0, **more: Any) -> Run:
-    return aggregate(
-        banks.plan,
-        banks.aggregator,
-        network,
-        out=banks.folder / "out",
-        state=banks.folder / "state",
-        model=MODEL,
-        patience=patience,
-        **more,
-    )
 
 
 def survivors(run: Run) -> list[list[str]]:

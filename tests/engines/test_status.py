@@ -15,18 +15,17 @@ from typing import Any
 
 import pytest
 
-from secure_fl.engines.aggregator import aggregate
 from secure_fl.engines.member_status import MemberView, view_home
 from secure_fl.engines.requests import Action, Open, Train
-from secure_fl.engines.result import Progress, Run
+from secure_fl.engines.result import Progress
 from secure_fl.engines.state import RunState
 from secure_fl.engines.status import MemberStatus, RunStatus, Status, epsilon_of, latest
 from secure_fl.errors import EngineError, TooFewClients, UsageError
 from secure_fl.privacy import Ledger
 from secure_fl.transcript import KEY_HOLDER
 
-from .banks import MODEL, NAMES, NOW, Banks
-from .network import Network
+from .banks import NAMES, NOW, Banks
+from .network import Network, go
 
 VICTIM = "bank-b"
 STAGES = ["keys", "shares", "vectors", "consistency", "unmask", "signatures"]
@@ -38,19 +37,6 @@ def impatient() -> Any:
         patch.setattr("secure_fl.engines.remote._GRACE", 0.1)
         patch.setattr("secure_fl.engines.remote._LOOK_AGAIN", 0.01)
         yield
-
-
-def go(banks: Banks, network: Network, **more: Any) -> Run:
-    return aggregate(
-        banks.plan,
-        banks.aggregator,
-        network,
-        out=banks.folder / "out",
-        state=banks.folder / "state",
-        model=MODEL,
-        patience=60.0,
-        **more,
-    )
 
 
 def status_of(banks: Banks) -> RunStatus:
@@ -217,15 +203,7 @@ def test_a_member_that_does_not_join_is_seen(tmp_path: Path) -> None:
     network = Network(banks)
     network.away = {VICTIM}
     with pytest.raises(EngineError, match="not there: bank-b"):
-        aggregate(
-            banks.plan,
-            banks.aggregator,
-            network,
-            out=tmp_path / "out",
-            state=tmp_path / "state",
-            model=MODEL,
-            patience=0.2,
-        )
+        go(banks, network, patience=0.2)
     status = status_of(banks)
     assert (status.state, status.reason) == ("failed", "not there: bank-b")
     assert [m.connected for m in status.members] == [n != VICTIM for n in NAMES[:3]]

@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 
 import secure_fl as sfl
-from secure_fl.engines.aggregator import aggregate
 from secure_fl.engines.clients import Lost
 from secure_fl.engines.requests import Action, Countersign, Export, Open, Parcel
 from secure_fl.engines.waves import Waves
 from secure_fl.errors import EngineError
 
-from .banks import MODEL, NAMES, Banks
-from .network import Network
+from .banks import NAMES, Banks
+from .network import Network, go
 
 MINUTE = 60.0
 
@@ -202,15 +201,7 @@ def test_a_run_in_waves(
         return "" if ours or name != victim else "lost"
 
     network = Network(banks, fault)
-    run = aggregate(
-        banks.plan,
-        banks.aggregator,
-        network,
-        out=tmp_path / "out",
-        state=tmp_path / "state",
-        model=MODEL,
-        patience=60.0,
-    )
+    run = go(banks, network)
     rows = run.report.data["rounds"]
     assert [row["survivors"] for row in rows] == [list(NAMES[:-1])] * 3
     assert sfl.verify_run(tmp_path / "out").epsilon
@@ -225,12 +216,4 @@ def test_two_nodes_of_one_member_meet_in_any_wave(
     network = Network(banks)
     network.extra = {90: NAMES[0]}
     with pytest.raises(EngineError, match=f"two nodes are {NAMES[0]}"):
-        aggregate(
-            banks.plan,
-            banks.aggregator,
-            network,
-            out=tmp_path / "out",
-            state=tmp_path / "state",
-            model=MODEL,
-            patience=60.0,
-        )
+        go(banks, network)

@@ -36,8 +36,8 @@ class GridCarrier:
     def __init__(self, grid: Grid, *, ttl: float = DEFAULT_TTL) -> None:
         """``ttl``: seconds after which the SuperLink forgets a message and its reply.
 
-        Clocks of members and SuperLink may differ by as much, less the time a reply
-        takes; so it is long, and how long to wait is for :meth:`receive` to say.
+        It is long, for clocks differ (a SuperLink lets in a node that is up to 5 s
+        ahead or 5 minutes behind), and how long to wait is for :meth:`receive` to say.
         """
         self._grid = grid
         self._ttl = ttl
